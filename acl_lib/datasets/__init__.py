@@ -1,0 +1,68 @@
+"""Corpora: which clips exist, and where."""
+
+from pathlib import Path
+
+from acl_lib.datasets.audio_folder import AudioFolder
+from acl_lib.datasets.base import Corpus, cache_dir, data_dir
+from acl_lib.datasets.clips import Clip, CorpusNotFoundError
+from acl_lib.datasets.esc import ESC10, ESC50
+from acl_lib.datasets.fsdnoisy18k import FSDnoisy18k
+from acl_lib.datasets.label_noise import with_label_noise
+
+CORPORA = {"esc10": ESC10, "esc50": ESC50, "fsdnoisy18k": FSDnoisy18k}
+
+
+def open_corpus(
+    name: str, /, *, root: Path | str | None = None, download: bool = False, **options
+) -> Corpus:
+    """Find a corpus on disk, or say exactly what to do to get it.
+
+    Args:
+        name: "synthetic" (made on the spot), "esc10", "esc50", "fsdnoisy18k", or "folder" (your
+            own sounds, see :class:`AudioFolder`).
+        root: folder of the corpus; by default the folder ``name`` in :func:`data_dir`.
+        download: fetch what is missing first.
+        options: handed to the corpus, see its ``open``.
+
+    Raises:
+        CorpusNotFoundError: if it is not there; the message says what to do.
+        ValueError: if the name is unknown, or "folder" comes without a root.
+    """
+    if name == "synthetic":
+        from acl_lib.datasets.synthetic import SyntheticEvents  # see __getattr__
+
+        return SyntheticEvents.open(root, **options)
+    if name == "folder":
+        if root is None:
+            raise ValueError("open_corpus('folder', root=...) needs the folder of your sounds")
+        return AudioFolder.open(root, **options)
+    if name not in CORPORA:
+        raise ValueError(f"no corpus {name!r}; there are {['synthetic', *CORPORA, 'folder']}")
+    root = Path(root) if root is not None else data_dir() / name
+    if download:
+        CORPORA[name].download(root)
+    return CORPORA[name].open(root, **options)
+
+
+def __getattr__(name: str) -> object:
+    if name == "SyntheticEvents":  # scipy.signal takes half as long to import as torch
+        from acl_lib.datasets.synthetic import SyntheticEvents
+
+        return SyntheticEvents
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+__all__ = [
+    "ESC10",
+    "ESC50",
+    "AudioFolder",
+    "Clip",
+    "Corpus",
+    "CorpusNotFoundError",
+    "FSDnoisy18k",
+    "SyntheticEvents",
+    "cache_dir",
+    "data_dir",
+    "open_corpus",
+    "with_label_noise",
+]

@@ -1,0 +1,89 @@
+"""A reader's own sounds: one folder per class, or a CSV."""
+
+import csv
+from pathlib import Path
+
+from acl_lib.datasets.base import Corpus
+from acl_lib.datasets.clips import Clip, CorpusNotFoundError, check_audio, sorted_clips
+
+SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
+
+
+class AudioFolder(Corpus):
+    """Sounds of your own, with or without folds and sources."""
+
+    @classmethod
+    def open(
+        cls, root: Path | str, *, name: str = "folder", audio: str = "required"
+    ) -> "AudioFolder":
+        """Read ``root/class_name/*.wav`` (flac, ogg, mp3), or a CSV ``path,label[,fold][,source]``.
+
+        Args:
+            root: folder of class folders, or the CSV itself; its paths count from its own folder.
+                Without a source column, every file is a recording of its own.
+            name: name of the corpus, in records and caches.
+            audio: for a CSV, as in :meth:`ESC10.open`.
+
+        Raises:
+            CorpusNotFoundError: if ``root`` or files of the CSV are missing.
+            ValueError: if a class folder is empty, or the CSV lacks a column or a value.
+        """
+        root = Path(root).expanduser().absolute()
+        if root.is_file():
+            rows, root = _csv_rows(root), root.parent
+        elif root.is_dir():
+            rows = _folder_rows(root)
+        else:
+            raise CorpusNotFoundError(f"no folder or CSV at {root}: pass root=<your sounds>")
+        classes = tuple(sorted({row["label"] for row in rows}))
+        clips = [
+            Clip(
+                path=root / row["path"],
+                label=classes.index(row["label"]),
+                source=row.get("source") or row["path"],
+                fold=int(row["fold"]) if row.get("fold") else None,
+            )
+            for row in rows
+        ]
+        kept, notes = check_audio(
+            sorted_clips(clips), audio=audio, corpus=name, remedy="Correct the CSV's paths."
+        )
+        return cls(name, root, classes, kept, notes)
+
+
+def _folder_rows(root: Path) -> list[dict[str, str]]:
+    folders = sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
+    if not folders:
+        raise ValueError(f"{root} holds no class folders: put your sounds in {root}/<class>/")
+    rows = []
+    for folder in folders:
+        sounds = [
+            p
+            for p in folder.iterdir()
+            if p.suffix.lower() in SUFFIXES and not p.name.startswith(".")
+        ]
+        if not sounds:
+            raise ValueError(
+                f"class folder {folder} holds no {', '.join(SUFFIXES)} file: fill or remove it"
+            )
+        rows += [{"path": f"{folder.name}/{p.name}", "label": folder.name} for p in sounds]
+    return rows
+
+
+def _csv_rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        reader = csv.DictReader(file)
+        if lacking := {"path", "label"} - set(reader.fieldnames or ()):
+            raise ValueError(f"{path} has no column {sorted(lacking)}; it has {reader.fieldnames}")
+        rows = []
+        for row in reader:
+            fold = row.get("fold") or "1"
+            if not (row["path"] and row["label"] and fold.isdecimal()):
+                raise ValueError(
+                    f"{path}, line {reader.line_num}: need a path, a label and a whole number as "
+                    f"fold, got {row}"
+                )
+            rows.append({**row, "path": row["path"].replace("\\", "/")})  # written on Windows
+    if not rows:
+        raise ValueError(f"{path} has no rows below its header: one line path,label per sound")
+    return rows

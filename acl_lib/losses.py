@@ -1,0 +1,365 @@
+r"""The equations: what a batch of representations h and projections z costs.
+
+Letters: B clips in a batch, two views i and j of each; s a cosine; theta an angle in radians.
+Losses divide every row by its norm themselves, so h and z may come with any norm, and compute in
+float32 (float64 stays float64) under any autocast: half precision rounds cosines near 1.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+# A shorter row has no direction: it counts as 0, at right angles to every row that has one, and
+# receives no gradient, which the division by its norm would make larger than 1e6.
+SHORTEST_ROW = 1e-6
+
+# acos has an infinite slope at cosines of 1 and -1, which float32 reaches by rounding (its step
+# below 1 is 6e-8; 1 - 1e-10 *is* 1). At 1 - 1e-6 the angle is 1.4e-3 rad and the slope 707: a
+# duplicate among the negatives costs 0.6 % less than margin^2 and gets no gradient.
+COSINE_LIMIT = 1 - 1e-6
+
+REDUCTIONS = ("paper_scaled", "paper_code", "mean")
+
+
+def pair_angles(h_i: Float[Tensor, "B d"], h_j: Float[Tensor, "B d"]) -> Float[Tensor, "B"]:
+    r"""Angle between row b of one view and row b of the other.
+
+    .. math:: \theta_b = 2\,\mathrm{atan2}(\lVert u - v \rVert, \lVert u + v \rVert), \quad
+              u = h_{i,b} / \lVert h_{i,b} \rVert,\; v = h_{j,b} / \lVert h_{j,b} \rVert
+
+    This is arccos<u, v>: in the rhombus of two unit vectors |u - v| = 2 sin(theta / 2) and |u + v|
+    = 2 cos(theta / 2). Unlike arccos it keeps its digits near 0 and pi in float32.
+
+    Args:
+        h_i, h_j: vectors of any norm; row b of both belongs to clip b.
+
+    Returns:
+        Angles in radians, 0 to pi; pi / 2 for orthogonal rows. Where both rows point the same way
+        or opposite ways the angle has no derivative: its gradient there is 0.
+
+    Raises:
+        ValueError: if the shapes differ.
+    """
+    _check_pair(h_i, h_j, at_least=1)
+    return _angles(_unit(h_i), _unit(h_j))
+
+
+def nt_xent(
+    z_i: Float[Tensor, "B d"], z_j: Float[Tensor, "B d"], *, temperature: float
+) -> Float[Tensor, ""]:
+    r"""Cross-entropy of every view picking its partner out of the 2B - 1 other views.
+
+    .. math:: L_C = \frac{1}{2B} \sum_{i=1}^{2B} -\log \frac{\exp(s_{i,p(i)} / \tau)}
+              {\sum_{k \ne i} \exp(s_{i,k} / \tau)}, \quad s_{i,k} = \cos(z_i, z_k)
+
+    Source: Chen et al. 2020 (SimCLR), eq. 1; Wang, Tripathy and Mesaros 2023, eq. 1. p(i) is the
+    other view of the same clip.
+
+    Args:
+        z_i, z_j: projections of the two views, any norm; row b of both belongs to clip b.
+        temperature: tau > 0, unitless; small values weigh the nearest negatives (0.2 in the paper).
+
+    Returns:
+        Nats; log(2B - 1) when all cosines are equal.
+
+    Raises:
+        ValueError: if temperature <= 0, the shapes differ, or B < 2 (no negatives).
+    """
+    _check_options(temperature=temperature)
+    _check_pair(z_i, z_j, at_least=2)
+    z = _unit(torch.cat([z_i, z_j]))
+    logits = _product(z / temperature, z)  # (2B, 2B)
+    logits.fill_diagonal_(-torch.inf)  # no view picks itself
+    partner = torch.arange(len(z), device=z.device).roll(len(z_i))
+    return F.cross_entropy(logits, partner)
+
+
+def nt_xent_one_way(
+    z_i: Float[Tensor, "B d"], z_j: Float[Tensor, "B d"], *, temperature: float
+) -> Float[Tensor, ""]:
+    r"""Cross-entropy of view i picking its partner out of the B views j.
+
+    .. math:: L = \frac{1}{B} \sum_{b=1}^{B} -\log \frac{\exp(\cos(z_{i,b}, z_{j,b}) / \tau)}
+              {\sum_{k=1}^{B} \exp(\cos(z_{i,b}, z_{j,k}) / \tau)}
+
+    Source: van den Oord et al. 2018 (InfoNCE), eq. 4, with cosine / tau as the score. Anchors come
+    from view i only, B - 1 negatives from view j only; not symmetric in its arguments.
+
+    Args:
+        z_i, z_j: anchors and candidates, any norm; row b of both belongs to clip b.
+        temperature: tau > 0, unitless.
+
+    Returns:
+        Nats; log(B) when all cosines are equal.
+
+    Raises:
+        ValueError: if temperature <= 0, the shapes differ, or B < 2 (no negatives).
+    """
+    _check_options(temperature=temperature)
+    _check_pair(z_i, z_j, at_least=2)
+    logits = _product(_unit(z_i) / temperature, _unit(z_j))  # (B, B)
+    return F.cross_entropy(logits, torch.arange(len(z_i), device=z_i.device))
+
+
+def supcon(
+    z: Float[Tensor, "N d"], y: Int[Tensor, "N"], *, temperature: float
+) -> Float[Tensor, ""]:
+    r"""Cross-entropy of every view picking the views of its class out of the N - 1 others.
+
+    .. math:: L = \operatorname{mean}_{i:\,P(i) \ne \emptyset} \frac{-1}{|P(i)|} \sum_{p \in P(i)}
+              \log \frac{\exp(s_{i,p} / \tau)}{\sum_{k \ne i} \exp(s_{i,k} / \tau)}, \quad
+              P(i) = \{p \ne i : y_p = y_i\}
+
+    Source: Khosla et al. 2020, eq. 2 (L_out), as a mean over the anchors that have a positive and
+    without a factor for the temperature. With y = arange(B) twice it is `nt_xent`.
+
+    Args:
+        z: projections of all views stacked, any norm.
+        y: class of each row.
+        temperature: tau > 0, unitless.
+
+    Returns:
+        Nats; log(N - 1) when all cosines are equal, 0 when no class occurs twice.
+
+    Raises:
+        ValueError: if temperature <= 0, y does not label every row, or N < 2.
+    """
+    _check_options(temperature=temperature)
+    _check_labels(z, y)
+    z = _unit(z)
+    logits = _product(z / temperature, z)  # (N, N)
+    logits.fill_diagonal_(-torch.inf)
+    positive = (y[:, None] == y).fill_diagonal_(False)
+    positives = positive.sum(1)  # (N,)
+    log_p = logits.log_softmax(1).masked_fill(~positive, 0)  # 0 * -inf on the diagonal is nan
+    per_anchor = -log_p.sum(1) / positives.clamp(min=1)
+    return per_anchor.sum() / (positives > 0).sum().clamp(min=1)
+
+
+def angular_margin(
+    h_i: Float[Tensor, "B d"],
+    h_j: Float[Tensor, "B d"],
+    *,
+    margin: float = 0.5,
+    reduction: str = "paper_scaled",
+) -> Float[Tensor, ""]:
+    r"""Squared angle between the views of a clip; squared shortfall from the margin between clips.
+
+    .. math:: L_A = w_+ \operatorname{mean}_{S_{ij}=1} \theta_{ij}^2 +
+              w_- \operatorname{mean}_{S_{ij}=0} \max(0, m - \theta_{ij})^2
+
+    Source: Wang, Tripathy and Mesaros 2023, eq. 2, whose inner product is a cosine in the authors'
+    code: that code adds 2B ordered positives and 2B(2B - 2) ordered negatives and divides by 25.
+
+    Args:
+        h_i, h_j: representations of the two views, any norm; row b of both belongs to clip b.
+        margin: m in radians, between 0 and pi; 0.5 (28.6 degrees) in the authors' code.
+        reduction: w_+ and w_-. "paper_code": 2B / 25 and 2B(2B - 2) / 25, the authors' sum, whose
+            balance moves with B. "paper_scaled": the same at B = 128 for every B, 10.24 and
+            2600.96. "mean": 1 and 1.
+
+    Returns:
+        rad^2; 0 when views coincide and clips stand at least the margin apart.
+
+    Raises:
+        ValueError: if margin is outside (0, pi), the shapes differ, B < 2 (no negatives), or the
+            reduction is unknown.
+    """
+    _check_options(margin=margin, reduction=reduction)
+    _check_pair(h_i, h_j, at_least=2)
+    clips = len(h_i)
+    u = _unit(torch.cat([h_i, h_j]))
+    same_clip = torch.eye(clips, dtype=torch.bool, device=u.device).repeat(2, 2)
+    positive = _angles(u[:clips], u[clips:]).square().mean()  # both orders have this mean
+    negative = _shortfalls(u, same_clip, margin).sum() / (2 * clips * (2 * clips - 2))
+    w_positive, w_negative = {
+        "paper_scaled": (2 * 128 / 25, 2 * 128 * (2 * 128 - 2) / 25),
+        "paper_code": (2 * clips / 25, 2 * clips * (2 * clips - 2) / 25),
+        "mean": (1, 1),
+    }[reduction]
+    return w_positive * positive + w_negative * negative
+
+
+def supervised_angular_margin(
+    h: Float[Tensor, "B d"],
+    y: Int[Tensor, "B"],
+    *,
+    margin: float = 0.5,
+    reduction: str = "paper_scaled",
+) -> Float[Tensor, ""]:
+    r"""Squared angle within a class; squared shortfall from the margin between classes.
+
+    .. math:: L_A = w \operatorname{mean}_{i \ne j} \begin{cases} \theta_{ij}^2 & y_i = y_j \\
+              \max(0, m - \theta_{ij})^2 & y_i \ne y_j \end{cases}
+
+    Source: Wang, Tripathy and Mesaros 2023, eq. 2, where the labels define S; the authors' code
+    adds all B(B - 1) ordered pairs and divides by 50.
+
+    Args:
+        h: representations, any norm.
+        y: class of each row.
+        margin: m in radians, between 0 and pi; 0.5 in the authors' code.
+        reduction: "paper_code": w = B(B - 1) / 50, the authors' sum. "paper_scaled": the same at
+            B = 64 for every B, 80.64. "mean": mean over the pairs of one class plus mean over the
+            pairs of two, as if both were equally frequent; an empty set adds 0.
+
+    Returns:
+        rad^2; 0 when classes are points that stand at least the margin apart.
+
+    Raises:
+        ValueError: if margin is outside (0, pi), y does not label every row, B < 2, or the
+            reduction is unknown.
+    """
+    _check_options(margin=margin, reduction=reduction)
+    _check_labels(h, y)
+    u = _unit(h)
+    same_class = y[:, None] == y
+    first, second = same_class.triu(1).nonzero(as_tuple=True)  # every pair of a class, once
+    positive = 2 * _angles(u[first], u[second]).square().sum()  # in both orders
+    negative = _shortfalls(u, same_class, margin).sum()
+    pairs, positives = len(h) * (len(h) - 1), 2 * len(first)
+    w_positive, w_negative = {
+        "paper_scaled": (64 * 63 / 50 / pairs, 64 * 63 / 50 / pairs),
+        "paper_code": (1 / 50, 1 / 50),
+        "mean": (1 / max(positives, 1), 1 / max(pairs - positives, 1)),
+    }[reduction]
+    return w_positive * positive + w_negative * negative
+
+
+def acl(
+    z_i: Float[Tensor, "B d"],
+    z_j: Float[Tensor, "B d"],
+    h_i: Float[Tensor, "B D"],
+    h_j: Float[Tensor, "B D"],
+    *,
+    alpha: float,
+    temperature: float,
+    margin: float = 0.5,
+    reduction: str = "paper_scaled",
+) -> Float[Tensor, ""]:
+    r"""Angular contrastive loss: NT-Xent on z mixed with the angular margin on h.
+
+    .. math:: L = \alpha L_C + (1 - \alpha) L_A
+
+    Source: Wang, Tripathy and Mesaros 2023, eq. 3. `nt_xent` at alpha = 1, `angular_margin` at 0.
+    Both terms are always computed, so that at alpha = 0 the head receives gradients of 0, not
+    None: weight decay and several-GPU training treat the two differently.
+
+    Args:
+        z_i, z_j: projections of the two views, any norm; row b of both belongs to clip b.
+        h_i, h_j: representations of the two views, any norm.
+        alpha: weight of NT-Xent, 0 to 1; 0.3 in the paper.
+        temperature, margin, reduction: as in `nt_xent` and `angular_margin`.
+
+    Returns:
+        Nats and rad^2, added as they are.
+
+    Raises:
+        ValueError: if alpha is outside [0, 1], or as the two terms do.
+    """
+    _check_options(alpha=alpha)
+    contrastive = nt_xent(z_i, z_j, temperature=temperature)
+    return alpha * contrastive + (1 - alpha) * angular_margin(
+        h_i, h_j, margin=margin, reduction=reduction
+    )
+
+
+def supervised_acl(
+    logits: Float[Tensor, "B K"],
+    h: Float[Tensor, "B d"],
+    y: Int[Tensor, "B"],
+    *,
+    alpha: float,
+    margin: float = 0.5,
+    reduction: str = "paper_scaled",
+) -> Float[Tensor, ""]:
+    r"""Cross-entropy of the classes mixed with the angular margin that their labels define on h.
+
+    .. math:: L = \alpha\,\mathrm{CE}(\text{logits}, y) + (1 - \alpha) L_A(h, y)
+
+    Source: Wang, Tripathy and Mesaros 2023, section 4.
+
+    Args:
+        logits: unnormalised class scores.
+        h: representations that the margin acts on, any norm.
+        y: class of each row, 0 to K - 1.
+        alpha: weight of the cross-entropy, 0 to 1.
+        margin, reduction: as in `supervised_angular_margin`.
+
+    Returns:
+        Nats and rad^2, added as they are.
+
+    Raises:
+        ValueError: if alpha is outside [0, 1], or as `supervised_angular_margin` does.
+    """
+    _check_options(alpha=alpha)
+    angular = supervised_angular_margin(h, y, margin=margin, reduction=reduction)
+    return alpha * F.cross_entropy(_wide(logits), y) + (1 - alpha) * angular
+
+
+def _wide(x: Tensor) -> Tensor:
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def _unit(x: Float[Tensor, "N d"]) -> Float[Tensor, "N d"]:
+    x = _wide(x)
+    norm = torch.linalg.vector_norm(x, dim=1, keepdim=True)
+    return torch.where(norm > SHORTEST_ROW, x, 0) / norm.clamp(min=SHORTEST_ROW)
+
+
+def _product(u: Float[Tensor, "N d"], v: Float[Tensor, "M d"]) -> Float[Tensor, "N M"]:
+    with torch.autocast(u.device.type, enabled=False):  # it would round to half precision here
+        return u @ v.T
+
+
+def _angles(u: Float[Tensor, "N d"], v: Float[Tensor, "N d"]) -> Float[Tensor, "N"]:
+    chord, cochord = torch.linalg.vector_norm(u - v, dim=1), torch.linalg.vector_norm(u + v, dim=1)
+    return 2 * torch.atan2(chord, cochord.clamp(min=1e-12))  # two dead rows: atan2'(0, 0) is nan
+
+
+def _shortfalls(
+    u: Float[Tensor, "N d"], same: Bool[Tensor, "N N"], margin: float
+) -> Float[Tensor, "N N"]:
+    theta = torch.acos(_product(u, u).clamp(-COSINE_LIMIT, COSINE_LIMIT))
+    return F.relu(margin - theta).square().masked_fill_(same, 0)  # `same` holds the diagonal
+
+
+def _check_pair(x_i: Tensor, x_j: Tensor, at_least: int) -> None:
+    if x_i.shape != x_j.shape or x_i.ndim != 2:
+        raise ValueError(
+            f"the two views must have one shape (B, d), got {tuple(x_i.shape)} and "
+            f"{tuple(x_j.shape)}: row b of both belongs to clip b"
+        )
+    if len(x_i) < at_least:
+        raise ValueError(
+            f"need B >= {at_least} clips, got {len(x_i)}: a lone pair has no negatives"
+        )
+
+
+def _check_labels(x: Tensor, y: Tensor) -> None:
+    if x.ndim != 2 or y.shape != x.shape[:1]:
+        raise ValueError(
+            f"need rows (N, d) and one label for each, got {tuple(x.shape)} and {tuple(y.shape)}"
+        )
+    if len(x) < 2:
+        raise ValueError(f"need at least 2 rows to form a pair, got {len(x)}")
+
+
+def _check_options(
+    *,
+    temperature: float = 0.2,
+    margin: float = 0.5,
+    alpha: float = 0.3,
+    reduction: str = "paper_scaled",
+) -> None:
+    if not temperature > 0:
+        raise ValueError(f"temperature must be > 0, got {temperature}; the paper's is 0.2")
+    if not 0 < margin < math.pi:
+        raise ValueError(f"margin must lie in (0, pi) radians, got {margin}; the paper's is 0.5")
+    if not 0 <= alpha <= 1:
+        raise ValueError(f"alpha must lie in [0, 1], got {alpha}; 1 is the first term alone")
+    if reduction not in REDUCTIONS:
+        raise ValueError(f"reduction must be one of {', '.join(REDUCTIONS)}, got {reduction!r}")

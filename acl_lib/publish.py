@@ -1,0 +1,228 @@
+"""Execute the notebooks into book/notebooks/, in the form that the book prints.
+
+    python3 run.py book                           # calls this, with ACL_DATA and its like set
+    python -m acl_lib.publish [NAME ...] [--corpus NAME] [--profile NAME] [--force]
+
+A copy is left alone while the notebook's sources and tags, the parameters it was given and the code
+of acl_lib are what they were. An interrupted run goes on with what is not done.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import hashlib
+import importlib.metadata
+import json
+import os
+import re
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+
+from . import config
+
+ROOT = Path(__file__).resolve().parents[1]
+SOURCES = ROOT / "notebooks"
+COPIES = ROOT / "book" / "notebooks"
+MATHJAX = ROOT / "book" / "static" / "vendor" / "mathjax" / "tex-svg.js"
+
+
+class NotebookError(RuntimeError):
+    """A notebook did not run to its end; the message names the copy that holds the traceback."""
+
+
+def assigned(source: str) -> dict[str, ast.expr]:
+    """Name and value of each `name = value` and `name: type = value` at the top level."""
+    found = {}
+    for node in ast.parse(source).body:
+        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+        if isinstance(targets[0], ast.Name) and getattr(node, "value", None):
+            found[targets[0].id] = node.value
+    return found
+
+
+def parameter_cell(nb: nbformat.NotebookNode, tag: str = "parameters"):
+    """The first cell with this tag, or None."""
+    return next((c for c in nb.cells if tag in c.metadata.get("tags", [])), None)
+
+
+def code_digest() -> str:
+    """Changes with every byte of acl_lib that a notebook can run."""
+    digest = hashlib.sha256()
+    package = Path(__file__).parent
+    for path in sorted(p for p in package.rglob("*") if p.suffix in {".py", ".mjs"}):
+        digest.update(path.relative_to(package).as_posix().encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()
+
+
+def digest(nb: nbformat.NotebookNode, values: dict, code: str) -> str:
+    """Of all that decides a copy: what the author wrote, the parameters, the package."""
+    keep = ("tags", "mystnb", "jupyter")
+    cells = [[c.cell_type, c.source, {k: c.metadata.get(k) for k in keep}] for c in nb.cells]
+    return hashlib.sha256(json.dumps([cells, values, code], sort_keys=True).encode()).hexdigest()
+
+
+def fold(shown: str, injected: str) -> str:
+    """The author's parameter cell with the values that were used, comments kept."""
+    used = {k: ast.get_source_segment(injected, v) for k, v in assigned(injected).items()}
+    lines = [line.encode() for line in shown.splitlines()]  # ast counts in bytes
+    for name, old in assigned(shown).items():
+        if name in used and old.lineno == old.end_lineno:
+            line = lines[old.lineno - 1]
+            line = line[: old.col_offset] + used[name].encode() + line[old.end_col_offset :]
+            lines[old.lineno - 1] = line
+    return b"\n".join(lines).decode()
+
+
+def plain(text: str) -> str:
+    """Text without what differs from run to run and from machine to machine."""
+    return re.sub(r" at 0x[0-9A-Fa-f]+", "", text).replace(f"{ROOT}{os.sep}", "")
+
+
+def tidy(nb: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """Papermill's result as it is printed: one parameter cell, nothing that needs a kernel."""
+    if injected := parameter_cell(nb, "injected-parameters"):
+        shown = parameter_cell(nb)
+        shown.source = fold(shown.source, injected.source)
+        nb.cells.remove(injected)  # papermill adds it after the author's cell
+    for cell in nb.cells:
+        for noise in ("papermill", "execution", "exception"):
+            cell.metadata.pop(noise, None)
+        if cell.cell_type == "markdown":  # the copy lies one folder deeper in the book
+            cell.source = cell.source.replace("](../book/", "](../")
+        else:
+            cell.outputs = [o for o in cell.get("outputs", []) if o.get("name") != "stderr"]
+        for output in cell.get("outputs", []):
+            data = output.get("data", {})
+            if "text/html" in data:  # it stands for the widget, which has no kernel in the book
+                data.pop("application/vnd.jupyter.widget-view+json", None)
+            for part, key in ((output, "text"), (data, "text/plain"), (data, "text/html")):
+                if key in part:
+                    part[key] = plain(part[key])
+    for noise in ("papermill", "widgets"):
+        nb.metadata.pop(noise, None)
+    nb.metadata["language_info"] = {"name": "python"}
+    return nb
+
+
+def publish(path: Path, copy: Path, values: dict, stamp: str) -> None:
+    """Execute one notebook; its copy appears when it is complete.
+
+    Raises:
+        NotebookError: if a cell fails or the kernel dies; the running copy stays.
+    """
+    import papermill  # 4 s that a run with nothing to do can spare
+
+    running = copy.with_suffix(".running.ipynb")
+    copy.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        papermill.execute_notebook(
+            path,
+            running,
+            parameters=values,
+            cwd=path.parent,
+            progress_bar={"desc": path.stem, "leave": False, "disable": None},
+            extra_arguments=["--IPKernelApp.log_level=ERROR"],  # it warns about loopback sockets
+        )
+    except Exception as error:
+        what = f"{getattr(error, 'ename', type(error).__name__)}: {getattr(error, 'evalue', error)}"
+        where = f"\nThe traceback is in {running}" if running.exists() else ""
+        raise NotebookError(f"{path.name} stopped: {what}{where}") from error
+    nb = tidy(nbformat.read(running, as_version=4))
+    nb.metadata["acl"] = {"digest": stamp, "parameters": values}
+    nbformat.write(nb, running)
+    os.replace(running, copy)
+
+
+def copied_digest(copy: Path) -> str | None:
+    """The digest that a finished copy carries."""
+    if not copy.exists():
+        return None
+    return nbformat.read(copy, as_version=4).metadata.get("acl", {}).get("digest")
+
+
+def copy_mathjax() -> None:
+    """Put the one file that sets the formulas, without network or fonts, among the book's files."""
+    package = importlib.metadata.distribution("sphinx-mathjax-offline")
+    script = Path(package.locate_file("sphinx-mathjax-offline/static/mathjax/tex-svg.js"))
+    if not MATHJAX.exists() or MATHJAX.read_bytes() != script.read_bytes():
+        MATHJAX.parent.mkdir(parents=True, exist_ok=True)
+        part = MATHJAX.with_suffix(".part")
+        part.write_bytes(script.read_bytes())
+        os.replace(part, MATHJAX)
+
+
+def check(corpus: str, profile: str) -> None:
+    """Refuse a name that would only fail inside a notebook.
+
+    Raises:
+        ValueError: if the profile or the corpus is unknown.
+        CorpusNotFoundError: if the corpus is not on this machine.
+    """
+    config.profile(profile)
+    if corpus != "synthetic":  # that one is made, not found
+        from .datasets import open_corpus  # it imports torch
+
+        open_corpus(corpus)
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m acl_lib.publish",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help="such as 01_first_run; or all")
+    parser.add_argument("--corpus", default="synthetic")
+    parser.add_argument("--profile", default="quick")
+    parser.add_argument("--force", action="store_true", help="also what is current")
+    options = parser.parse_args(argv)
+    sources = {path.stem: path for path in sorted(SOURCES.glob("*.ipynb"))}
+    if unknown := set(options.names) - set(sources):
+        parser.error(f"no notebook {', '.join(sorted(unknown))}; there are {', '.join(sources)}")
+
+    copy_mathjax()
+    for copy in COPIES.glob("*.ipynb"):
+        if copy.name.split(".")[0] not in sources:
+            copy.unlink()  # its notebook was renamed or removed
+
+    code, todo = code_digest(), []
+    for name in options.names or sources:
+        nb = nbformat.read(sources[name], as_version=4)
+        cell = parameter_cell(nb)
+        known = assigned(cell.source) if cell else {}
+        values = {k: getattr(options, k) for k in ("corpus", "profile") if k in known}
+        stamp = digest(nb, values, code)
+        if options.force or copied_digest(COPIES / f"{name}.ipynb") != stamp:
+            todo.append((sources[name], COPIES / f"{name}.ipynb", values, stamp))
+    try:
+        if todo:
+            check(options.corpus, options.profile)
+    except (ValueError, FileNotFoundError) as error:
+        print(error, file=sys.stderr)
+        return 2
+
+    # kernels inherit these: pictures of sliders instead of sliders, no progress bars on the pages
+    os.environ |= {"ACL_PUBLISH": "1", "TQDM_DISABLE": "1"}
+    for i, (path, copy, values, stamp) in enumerate(todo, 1):
+        given = "".join(f", {k} {v}" for k, v in values.items())
+        print(f"[{i}/{len(todo)}] {path.name}{given}", flush=True)
+        start = time.monotonic()
+        try:
+            publish(path, copy, values, stamp)
+        except NotebookError as error:
+            print(error, file=sys.stderr)
+            return 1
+        print(f"      {time.monotonic() - start:.0f} s", flush=True)
+    print(f"Notebooks: {len(todo)} executed, {len(options.names or sources) - len(todo)} current")
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit("\nInterrupted; what is finished stays, run it again to go on")

@@ -1,0 +1,164 @@
+"""Does learning pay on the synthetic corpus? Four systems over several seeds, one table, a record.
+
+The seed makes the corpus and the networks. All systems learn from the labels of the clean clips and
+are tested on the test clips: a linear probe on log-mel statistics, on an untrained encoder, on an
+encoder pretrained with NT-Xent on all training clips without labels; and the same encoder trained
+with the labels. Prints a table and writes book/results/synthetic_story.json.
+
+    python benchmarks/synthetic_story.py [--seeds 0 1 2 3 4] [--profile quick]
+"""
+
+import argparse
+import json
+import os
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from acl_lib.config import recipe
+from acl_lib.datasets.synthetic import open_synthetic
+from acl_lib.experiments import (
+    code_fingerprint,
+    evaluation_splits,
+    new_encoder,
+    open_store,
+    pretrain,
+    source_numbers,
+)
+from acl_lib.models import LinearClassifier
+from acl_lib.probing import clip_posterior, embed, linear_probe, log_mel_statistics
+from acl_lib.statistics import seed_interval, wilson_interval
+from acl_lib.training import autocast, half_precision, seed_everything, train, view_pairs
+
+RECORD = Path(__file__).parents[1] / "book" / "results" / "synthetic_story.json"
+SUPERVISED_EPOCHS = 60  # of 160 clips, one patch each: the cost of 20 epochs of pairs of 280 clips
+SYSTEMS = ("statistics", "untrained", "contrastive", "supervised")
+
+
+def train_with_labels(store, y, clips, num_classes, settings):
+    """The same encoder, views, optimiser and precision, but cross-entropy on one view's label."""
+    encoder = new_encoder(settings)
+    network = nn.Sequential(encoder, LinearClassifier(8 * settings.train.width, num_classes))
+    generator = seed_everything(settings.seed)
+    views = view_pairs(store, clips, views=settings.views, generator=generator)
+
+    def step(batch):
+        x = views(batch)[: len(batch)].contiguous(memory_format=torch.channels_last)
+        with autocast(settings.train.precision, x.device):
+            logits = network(x)
+        return F.cross_entropy(logits.float(), y[batch])
+
+    plan = replace(settings.train, epochs=SUPERVISED_EPOCHS)
+    train(step, clips, [network], config=plan, generator=generator)
+    return network
+
+
+def story(seed, profile):
+    """Test accuracy and CPU-seconds of each system on the corpus of a seed."""
+    settings = recipe("contrastive", corpus="synthetic", profile=profile, seed=seed)
+    corpus = open_synthetic(profile=profile, seed=seed)
+    store = open_store(corpus, settings)
+    (split,) = evaluation_splits(corpus, settings)
+    y, groups = corpus.labels, source_numbers(corpus)
+    clips, num_classes = torch.arange(len(corpus)), len(corpus.classes)
+    judged = torch.cat([split.probe, split.test])
+
+    def patches(network, seen):
+        mean, std = store.mel_statistics(seen)
+        return embed(network, store, judged, mean=mean, std=std, precision=settings.train.precision)
+
+    def probed(h, clip):
+        return linear_probe(
+            h,
+            clip,
+            y,
+            train=split.probe,
+            test=split.test,
+            groups=groups,
+            num_classes=num_classes,
+            config=settings.probe,
+        )[0]
+
+    def supervised():
+        network = train_with_labels(store, y, split.probe, num_classes, settings)
+        logits, clip = patches(network, split.probe)
+        return clip_posterior(logits.softmax(1), clip, judged)[len(split.probe) :]
+
+    systems = {
+        "statistics": lambda: probed(log_mel_statistics(store, clips), clips),
+        "untrained": lambda: probed(*patches(new_encoder(settings), split.pretrain)),
+        "contrastive": lambda: probed(
+            *patches(pretrain(settings, store, split.pretrain)[0], split.pretrain)
+        ),
+        "supervised": supervised,
+    }
+    results = {}
+    for name in SYSTEMS:
+        started = time.process_time()
+        right = int((systems[name]().argmax(1) == y[split.test]).sum())
+        results[name] = {
+            "right": right,
+            "accuracy": right / len(split.test),
+            "cpu_seconds": round(time.process_time() - started, 1),
+        }
+        print(f"seed {seed}  {name:12} {100 * results[name]['accuracy']:5.1f} %", flush=True)
+    sizes = {"clips": len(corpus), "probe": len(split.probe), "test": len(split.test)}
+    return {"seed": seed, "corpus": corpus.fingerprint(), "sizes": sizes, "systems": results}
+
+
+def summary(seeds):
+    """Mean over seeds with Student's interval, and Wilson's interval of all test clips together."""
+    table = {}
+    for name in SYSTEMS:
+        values = [run["systems"][name]["accuracy"] for run in seeds]
+        right = sum(run["systems"][name]["right"] for run in seeds)
+        n = sum(run["sizes"]["test"] for run in seeds)
+        table[name] = {
+            "mean": sum(values) / len(values),
+            "interval": seed_interval(values),
+            "wilson": wilson_interval(right, n),
+            "n": n,
+            "per_seed": values,
+        }
+    return table
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    parser.add_argument("--profile", default="quick", choices=["quick", "laptop"])
+    parser.add_argument("--record", type=Path, default=RECORD)
+    args = parser.parse_args()
+    seeds = [story(seed, args.profile) for seed in args.seeds]
+    table = summary(seeds)
+    print(f"\n{'system':12}  mean   95 % over seeds   95 % pooled    clips")
+    for name, row in table.items():
+        (low, high), (wilson_low, wilson_high) = row["interval"], row["wilson"]
+        print(
+            f"{name:12} {100 * row['mean']:5.1f}   {100 * low:5.1f} to {100 * high:5.1f}"
+            f"    {100 * wilson_low:5.1f} to {100 * wilson_high:5.1f}   {row['n']:5}"
+        )
+    settings = recipe("contrastive", corpus="synthetic", profile=args.profile)
+    record = {
+        "profile": args.profile,
+        "recipe": json.loads(settings.to_json()),
+        "supervised_epochs": SUPERVISED_EPOCHS,
+        "summary": table,
+        "seeds": seeds,
+        "torch": torch.__version__,
+        "bfloat16": half_precision(settings.train.precision, "cpu"),
+        "code": code_fingerprint(),
+    }
+    args.record.parent.mkdir(parents=True, exist_ok=True)
+    part = args.record.with_suffix(".part")
+    part.write_text(json.dumps(record, indent=1) + "\n")
+    os.replace(part, args.record)
+    print(f"written to {args.record}")
+
+
+if __name__ == "__main__":
+    main()

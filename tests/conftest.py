@@ -1,0 +1,27 @@
+"""What holds for every test: checked shapes, folders of its own, no corpus that is not there."""
+
+import os
+from pathlib import Path
+
+import pytest
+from jaxtyping import install_import_hook
+
+# Signatures are promises: each call that a test makes is checked. Not in acl_lib.datasets, whose
+# classes return Self, which beartype refuses on single methods.
+PACKAGE = Path(__file__).resolve().parents[1] / "acl_lib"
+MODULES = [f"acl_lib.{path.stem}" for path in PACKAGE.glob("*.py") if path.stem != "__init__"]
+install_import_hook(MODULES, "beartype.beartype")
+
+# tests of real recordings skip without ACL_DATA; a folder that does not exist is as good as none
+if folder := os.environ.get("ACL_DATA"):
+    if Path(folder).is_dir():
+        os.environ["ACL_DATA"] = str(Path(folder).absolute())
+    else:
+        del os.environ["ACL_DATA"]
+
+
+@pytest.fixture(autouse=True)
+def own_folders(tmp_path, monkeypatch):
+    """Caches and runs of a test stay out of the reader's own."""
+    monkeypatch.setenv("ACL_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("ACL_RUNS", str(tmp_path / "runs"))

@@ -1,0 +1,87 @@
+"""The equations of the papers as plain loops over pairs, in their letters: slow, easy to check.
+
+N clips; view a of clip n is row n, view b row n + N of the 2N rows; S_ij says whether i and j
+belong together. Results are torch scalars, so that gradients can be compared too.
+"""
+
+import torch
+
+
+def stacked(x_a, x_b):
+    """The 2N rows, and for each the index of its clip."""
+    return [*x_a, *x_b], [*range(len(x_a)), *range(len(x_b))]
+
+
+def sim(u, v):
+    return (u * v).sum() / (u.square().sum().sqrt() * v.square().sum().sqrt())
+
+
+def contrastive(z_a, z_b, tau):
+    """L_C: Chen et al. 2020, eq. 1, for every ordered pair of views of one clip."""
+    z, clip = stacked(z_a, z_b)
+    losses = []
+    for i in range(len(z)):
+        for j in range(len(z)):
+            if i != j and clip[i] == clip[j]:
+                others = sum(torch.exp(sim(z[i], z[k]) / tau) for k in range(len(z)) if k != i)
+                losses.append(-torch.log(torch.exp(sim(z[i], z[j]) / tau) / others))
+    return sum(losses) / len(losses)
+
+
+def one_way(z_a, z_b, tau):
+    """InfoNCE: anchors in view a, one positive and N - 1 negatives in view b."""
+    losses = []
+    for n in range(len(z_a)):
+        candidates = sum(torch.exp(sim(z_a[n], z_b[k]) / tau) for k in range(len(z_b)))
+        losses.append(-torch.log(torch.exp(sim(z_a[n], z_b[n]) / tau) / candidates))
+    return sum(losses) / len(losses)
+
+
+def supervised_contrastive(z, y, tau):
+    """L_out: Khosla et al. 2020, eq. 2, over the anchors whose P(i) is not empty."""
+    losses = []
+    for i in range(len(z)):
+        A = [k for k in range(len(z)) if k != i]
+        P = [p for p in A if y[p] == y[i]]
+        if P:
+            others = sum(torch.exp(sim(z[i], z[a]) / tau) for a in A)
+            terms = [torch.log(torch.exp(sim(z[i], z[p]) / tau) / others) for p in P]
+            losses.append(-sum(terms) / len(P))
+    return sum(losses) / len(losses)
+
+
+def margin_terms(h, S, m_g):
+    """Wang et al. 2023, eq. 2: the terms of the ordered pairs with S_ij = 1 and with S_ij = 0."""
+    together, apart = [], []
+    for i in range(len(h)):
+        for j in range(len(h)):
+            theta = torch.acos(sim(h[i], h[j])) if i != j else None
+            if i != j and S[i] == S[j]:
+                together.append(theta**2)
+            elif i != j:
+                apart.append(torch.clamp(m_g - theta, min=0) ** 2)
+    return together, apart
+
+
+def mean(terms):
+    return sum(terms) / len(terms) if terms else torch.tensor(0.0)
+
+
+def angular(h_a, h_b, m_g, reduction):
+    """L_A of two views: added up as in the authors' code, scaled to their batch, or averaged."""
+    together, apart = margin_terms(*stacked(h_a, h_b), m_g)
+    if reduction == "paper_code":
+        return (sum(together) + sum(apart)) / 25
+    if reduction == "paper_scaled":  # 256 positives and 256 * 254 negatives in a batch of 128
+        return 256 / 25 * mean(together) + 256 * 254 / 25 * mean(apart)
+    return mean(together) + mean(apart)
+
+
+def supervised_angular(h, y, m_g, reduction):
+    """L_A of labelled rows."""
+    together, apart = margin_terms(h, y, m_g)
+    if reduction == "paper_code":
+        return (sum(together) + sum(apart)) / 50
+    if reduction == "paper_scaled":  # 64 * 63 pairs in a batch of 64
+        return 64 * 63 / 50 * mean(together + apart)
+    return mean(together) + mean(apart)

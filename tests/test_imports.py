@@ -1,0 +1,81 @@
+"""Data flows forward: who may import whom."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parents[1] / "acl_lib"
+LEAVES = "config datasets augment models losses metrics statistics checkpoints".split()
+TABLE = {
+    **{name: set() for name in [*LEAVES, "figures", "projection", "listen", "__init__"]},
+    "features": {"config", "datasets"},  # of config only the default settings of LogMel
+    "views": {"features"},
+    "training": {"config", "losses", "checkpoints", "views", "augment", "models"},
+    "probing": {"config", "features", "views", "metrics", "models", "training"},
+    "experiments": {*LEAVES, "features", "views", "training", "probing"},
+    "sweeps": {"config", "experiments"},
+    "published": {"metrics", "statistics", "models", "probing"},
+    "publish": {"config", "datasets"},
+}
+TABLE["explorers"] = set(TABLE) - {"__init__"}
+TABLE["__main__"] = set(TABLE) - {"__init__"}
+SLOW = {"librosa", "umap"}  # their first import compiles for 10 s and more
+
+
+def imported(nodes: list[ast.AST], package: list[str]) -> set[str]:
+    """Dotted names of what is imported in a file of this package; `from a import b` gives a.b."""
+    names = set()
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            above = package[: len(package) + 1 - node.level] if node.level else []
+            origin = ".".join([*above, *filter(None, [node.module])])
+            names |= {f"{origin}.{alias.name}" for alias in node.names}
+    return names
+
+
+def faults(file: str, source: str) -> list[str]:
+    """What a file of acl_lib imports against the table, or at the top although it is slow."""
+    *folders, name = file.removesuffix(".py").split("/")
+    module, package = [*folders, name][0], ["acl_lib", *folders]
+    tree = ast.parse(source)
+    everywhere = imported(ast.walk(tree), package)
+    ours = {dotted.split(".")[1] for dotted in everywhere if dotted.startswith("acl_lib.")}
+    slow = {dotted.split(".")[0] for dotted in imported(tree.body, package)} & SLOW
+    return sorted(ours - TABLE[module] - {module} | slow)
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda p: p.stem)
+def test_a_module_imports_only_what_comes_before_it(path):
+    file = path.relative_to(PACKAGE).as_posix()
+    module = file.split("/")[0].removesuffix(".py")
+    assert module in TABLE, f"{module} is new: give it a place in the table of this test"
+    assert faults(file, path.read_text(encoding="utf-8")) == []
+
+
+@pytest.mark.parametrize(
+    ("file", "source"),
+    [
+        ("losses.py", "from acl_lib import models"),
+        ("losses.py", "def f():\n    from .models import ResNet18"),
+        ("datasets/esc.py", "from ..features import LogMel"),
+        ("features.py", "import librosa.filters"),
+    ],
+)
+def test_a_wrong_arrow_is_found(file, source):
+    assert faults(file, source)
+
+
+def test_a_right_arrow_is_let_pass():
+    assert faults("features.py", "from .datasets import Corpus\ndef f():\n    import librosa") == []
+    assert faults("datasets/esc.py", "from .base import Clip\nfrom . import base") == []
+
+
+def test_the_table_has_no_circle():
+    done = set()
+    while left := {m for m in TABLE if m not in done}:
+        ready = {m for m in left if TABLE[m] <= done}
+        assert ready, f"circle among {left}"
+        done |= ready
