@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import ast
 import sys
+from dataclasses import replace
+from pathlib import Path
 
 from .config import LOSSES, PROFILES, recipe
 
@@ -34,6 +36,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     one.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
     one.add_argument("--threads", type=int, help="processor threads (default: all cores)")
+    one.add_argument("--record", type=Path, metavar="FILE", help="also write the record here")
     one.add_argument("--again", action="store_true", help="run even if the record exists")
     one.add_argument(
         "--skip-unreadable", action="store_true", help="take unreadable files as silence"
@@ -56,18 +59,19 @@ def _run(args: argparse.Namespace) -> int:
 
     from .experiments import run
 
+    options = {key: getattr(args, key) for key in ("profile", "corpus", "seed", "pretrain_on")}
     settings = dict(_setting(text) for text in args.set)
-    wanted = recipe(
-        args.recipe,
-        profile=args.profile,
-        corpus=args.corpus,
-        seed=args.seed,
-        pretrain_on=args.pretrain_on,
-        **settings,
-    )
-    if args.threads:
+    if own := settings.keys() & {"name", *options}:
+        raise ValueError(f"--set is not for {', '.join(sorted(own))}: see acl run --help")
+    wanted = recipe(args.recipe, **options, **settings)
+    if args.threads is not None:
+        if args.threads < 1:
+            raise ValueError(f"--threads must be at least 1; got {args.threads}")
         torch.set_num_threads(args.threads)
     record = run(wanted, device=args.device, again=args.again, skip_unreadable=args.skip_unreadable)
+    if args.record:
+        record = replace(record, path=args.record)
+        record.write()
     print(record.table())
     print(f"record: {record.path}")
     return 0

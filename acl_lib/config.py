@@ -5,8 +5,20 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import typing
 from dataclasses import asdict, dataclass, field, replace
+
+RESAMPLERS = ("soxr_vhq", "soxr_hq", "soxr_mq", "soxr_lq", "soxr_qq")
+REDUCTIONS = ("paper_scaled", "paper_code", "mean")  # as in losses
+OPTIMIZERS = ("sgd", "adamw")
+PRECISIONS = ("auto", "float32", "bfloat16")
+PRETRAIN_ON = ("train", "all")
+
+
+def _require(ok, rule: str, got) -> None:
+    if not ok:
+        raise ValueError(f"need {rule}; got {got!r}")
 
 
 @dataclass(frozen=True)
@@ -21,6 +33,14 @@ class MelConfig:
     fmin: float = 50.0  # Hz
     fmax: float = 10_500.0  # Hz
     resampler: str = "soxr_hq"  # band-limited
+
+    def __post_init__(self) -> None:
+        _require(self.hop_length >= 1, "hop_length >= 1", self.hop_length)
+        _require(1 <= self.win_length <= self.n_fft, "win_length in 1 to n_fft", self.win_length)
+        _require(self.n_mels >= 1, "n_mels >= 1", self.n_mels)
+        bounds, half = (self.fmin, self.fmax), self.sample_rate / 2
+        _require(0 <= self.fmin < self.fmax <= half, f"0 <= fmin < fmax <= {half:g} Hz", bounds)
+        _require(self.resampler in RESAMPLERS, f"resampler in {RESAMPLERS}", self.resampler)
 
 
 @dataclass(frozen=True)
@@ -40,6 +60,16 @@ class ViewConfig:
     frequency_masks: int = 0
     blur: float = 0.0  # probability of a Gaussian blur
 
+    def __post_init__(self) -> None:
+        _require(self.patch_frames >= 1, "patch_frames >= 1", self.patch_frames)
+        _require(0 <= self.mix_back < 1, "mix_back in [0, 1)", self.mix_back)
+        _require(0 < self.crop_scale <= 1, "crop_scale in (0, 1]", self.crop_scale)
+        _require(0 < self.compander <= 1, "compander in (0, 1]", self.compander)
+        _require(self.noise >= 0, "noise >= 0", self.noise)
+        _require(self.time_masks >= 0, "time_masks >= 0", self.time_masks)
+        _require(self.frequency_masks >= 0, "frequency_masks >= 0", self.frequency_masks)
+        _require(0 <= self.blur <= 1, "blur in [0, 1]", self.blur)
+
 
 @dataclass(frozen=True)
 class LossConfig:
@@ -49,6 +79,12 @@ class LossConfig:
     temperature: float = 0.2
     margin: float = 0.5  # radians
     reduction: str = "paper_scaled"  # of the angular term; see losses.angular_margin
+
+    def __post_init__(self) -> None:
+        _require(0 <= self.alpha <= 1, "alpha in [0, 1]; 1 is NT-Xent alone", self.alpha)
+        _require(self.temperature > 0, "temperature > 0; the paper's is 0.2", self.temperature)
+        _require(0 < self.margin < math.pi, "margin in (0, pi) radians", self.margin)
+        _require(self.reduction in REDUCTIONS, f"reduction in {REDUCTIONS}", self.reduction)
 
 
 @dataclass(frozen=True)
@@ -61,6 +97,15 @@ class TrainConfig:
     weight_decay: float = 1e-4
     precision: str = "auto"  # "auto": bfloat16 where the processor has it; "float32"; "bfloat16"
 
+    def __post_init__(self) -> None:
+        _require(self.width >= 1, "width >= 1", self.width)
+        _require(self.epochs >= 1, "epochs >= 1", self.epochs)
+        _require(self.batch >= 2, "batch >= 2: one clip has no negatives", self.batch)
+        _require(self.optimizer in OPTIMIZERS, f"optimizer in {OPTIMIZERS}", self.optimizer)
+        _require(self.lr > 0, "lr > 0", self.lr)
+        _require(self.weight_decay >= 0, "weight_decay >= 0", self.weight_decay)
+        _require(self.precision in PRECISIONS, f"precision in {PRECISIONS}", self.precision)
+
 
 @dataclass(frozen=True)
 class ProbeConfig:
@@ -69,6 +114,12 @@ class ProbeConfig:
     hop: int = 50  # frames between a clip's patches
     penalties: tuple[float, ...] = (1e-3, 1e-2, 1e-1)  # L2, chosen on the training clips
     inner_folds: int = 3
+
+    def __post_init__(self) -> None:
+        _require(self.hop >= 1, "hop >= 1 frame", self.hop)
+        positive = self.penalties and min(self.penalties) > 0
+        _require(positive, "one or more penalties, all > 0", self.penalties)
+        _require(self.inner_folds >= 2, "inner_folds >= 2", self.inner_folds)
 
 
 @dataclass(frozen=True)
@@ -86,6 +137,10 @@ class Recipe:
     loss: LossConfig = field(default_factory=LossConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     probe: ProbeConfig = field(default_factory=ProbeConfig)
+
+    def __post_init__(self) -> None:
+        _require(0 <= self.seed < 2**63, "seed in 0 to 2**63 - 1", self.seed)
+        _require(self.pretrain_on in PRETRAIN_ON, f"pretrain_on in {PRETRAIN_ON}", self.pretrain_on)
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), indent=1)
@@ -119,7 +174,7 @@ def recipe(name: str, *, profile: str = "quick", **settings) -> Recipe:
         settings: any field of `Recipe` or, by its own name, of one of its parts.
 
     Raises:
-        ValueError: an unknown recipe, profile or setting, or a value of another type.
+        ValueError: an unknown recipe, profile or setting; a value of another type or out of range.
     """
     base = Recipe(name=name, profile=profile, loss=_lookup(LOSSES, name, "recipe"))
     return with_settings(replace(base, train=_lookup(PROFILES, profile, "profile")), **settings)
@@ -132,19 +187,21 @@ def with_settings(base: Recipe, **settings) -> Recipe:
         value = getattr(base, part.name)
         names = [f.name for f in dataclasses.fields(value)] if _is_part(value) else []
         owner |= dict.fromkeys(names, part.name) | ({} if names else {part.name: None})
+    changes: dict = {}  # of each part all at once: the range of one may depend on another
     for key, value in settings.items():
-        if key not in owner:
-            raise ValueError(f"unknown setting {key!r}; there are {', '.join(sorted(owner))}")
-        holder = getattr(base, owner[key]) if owner[key] else base
-        changed = replace(holder, **{key: _checked(holder, key, value)})
-        base = replace(base, **{owner[key]: changed}) if owner[key] else changed
-    return base
+        part = _lookup(owner, key, "setting")
+        holder = getattr(base, part) if part else base
+        changes.setdefault(part, {})[key] = _checked(holder, key, value)
+    own = changes.pop(None, {})
+    return replace(base, **own, **{k: replace(getattr(base, k), **v) for k, v in changes.items()})
 
 
 def from_json(text: str) -> Recipe:
     """The recipe of `Recipe.to_json`; unknown keys and wrong types are refused by name."""
 
     def build(cls, values):
+        if not isinstance(values, dict):
+            raise ValueError(f"{cls.__name__} must be an object with named values; got {values!r}")
         base, known = cls(), {f.name for f in dataclasses.fields(cls)}
         if unknown := set(values) - known:
             raise ValueError(f"{cls.__name__}: unknown {sorted(unknown)}; allowed {sorted(known)}")
@@ -168,12 +225,20 @@ def _lookup(table: dict, name: str, what: str):
 
 
 def _checked(holder, key: str, value):
-    """The value in the field's own type: 1 is a fine float, "0.3" and nan are not."""
+    """The value in the field's own type: 1 is a fine float; "0.3", nan and inf are not."""
     kind = typing.get_type_hints(type(holder))[key]
-    if typing.get_origin(kind) is tuple and isinstance(value, (list, tuple)):
-        kind, value = tuple, tuple(float(v) for v in value)
-    if kind is float and type(value) is int:
-        value = float(value)
-    if type(value) is not kind or value != value:
-        raise ValueError(f"{key} must be {getattr(kind, '__name__', kind)}; got {value!r}")
+    if typing.get_origin(kind) is tuple:
+        good = isinstance(value, (list, tuple)) and all(map(_is_number, value))
+        value, kind = (tuple(map(float, value)) if good else value), "a list of numbers"
+    elif kind is float:
+        good = _is_number(value)
+        value, kind = (float(value) if good else value), "a finite number"
+    else:
+        good, kind = type(value) is kind, {int: "a whole number", str: "a word"}[kind]
+    if not good:
+        raise ValueError(f"{key} must be {kind}; got {value!r}")
     return value
+
+
+def _is_number(value) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)

@@ -79,6 +79,7 @@ class Record:
         """Put the record on disk, whole or not at all."""
         values = asdict(self)
         del values["path"]
+        self.path.parent.mkdir(parents=True, exist_ok=True)
         part = self.path.with_suffix(".part")
         part.write_text(json.dumps(values, indent=1) + "\n")
         os.replace(part, self.path)
@@ -124,25 +125,47 @@ def evaluation_splits(corpus: Corpus, recipe: Recipe) -> list[Split]:
     A corpus with neither is cut into five folds by source.
 
     Raises:
-        ValueError: `pretrain_on` is neither "train" nor "all".
+        ValueError: nothing to learn from or to test on; a source on both sides; a clip without a
+            fold among clips with one; no training clip in the subset `probe_on`.
     """
-    if recipe.pretrain_on not in ("train", "all"):
-        raise ValueError(f'pretrain_on must be "train" or "all"; got {recipe.pretrain_on!r}')
-    everything = torch.arange(len(corpus))
+    everything, source = torch.arange(len(corpus)), source_numbers(corpus)
 
     def split(name: str, train: Tensor, test: Tensor, labelled: Tensor | None = None) -> Split:
+        if not (train.any() and test.any()):
+            raise ValueError(
+                f"{corpus.name}, {name}: {int(train.sum())} clips to learn from and "
+                f"{int(test.sum())} to test on; it needs two folds or sources at least"
+            )
+        if (both := torch.isin(source, source[train]) & test).any():
+            one = corpus.clips[int(both.nonzero()[0])]
+            raise ValueError(
+                f"{corpus.name}, {name}: {int(both.sum())} test clips have a source that training "
+                f"clips have too, such as {one.path.name} of {one.source!r}; correct the folds"
+            )
         pretrain = everything if recipe.pretrain_on == "all" else everything[train]
         probe = everything[train if labelled is None else labelled]
         return Split(name, pretrain, probe, everything[test])
 
     if any(clip.split == "test" for clip in corpus.clips):
         train = torch.tensor([clip.split == "train" for clip in corpus.clips])
-        named = torch.tensor([recipe.probe_on in clip.subsets for clip in corpus.clips])
-        return [split("test", train, ~train, train & named if named.any() else train)]
+        test = torch.tensor([clip.split == "test" for clip in corpus.clips])
+        named = train & torch.tensor([recipe.probe_on in clip.subsets for clip in corpus.clips])
+        subsets = sorted({name for clip in corpus.clips for name in clip.subsets})
+        if subsets and not named.any():
+            raise ValueError(
+                f"no training clip of {corpus.name} is in probe_on={recipe.probe_on!r}; "
+                f"its subsets are {', '.join(subsets)}"
+            )
+        return [split("test", train, test, named if subsets else train)]
     if corpus.folds:
+        if without := [clip.path.name for clip in corpus.clips if clip.fold is None]:
+            raise ValueError(
+                f"{corpus.name}: {len(without)} of {len(corpus)} clips have no fold, such as "
+                f"{without[0]}; give one to every clip or to none"
+            )
         fold = torch.tensor([clip.fold for clip in corpus.clips])
     else:
-        fold = 1 + folds_by_group(source_numbers(corpus), 5)
+        fold = 1 + folds_by_group(source, 5)
     return [split(f"fold {k}", fold != k, fold == k) for k in sorted(set(fold.tolist()))]
 
 
@@ -152,10 +175,14 @@ def source_numbers(corpus: Corpus) -> Int[Tensor, " N"]:
     return torch.tensor([number[clip.source] for clip in corpus.clips])
 
 
-def open_store(corpus: Corpus, recipe: Recipe, *, skip_unreadable: bool = False) -> LogMelStore:
+def open_store(
+    corpus: Corpus, recipe: Recipe, *, skip_unreadable: bool = False, progress: bool = True
+) -> LogMelStore:
     """The log-mel store of a corpus, from the cache or made now."""
     mel = LogMel(**asdict(recipe.mel))
-    return LogMelStore.build(corpus, mel, cache_dir(), skip_unreadable=skip_unreadable)
+    return LogMelStore.build(
+        corpus, mel, cache_dir(), skip_unreadable=skip_unreadable, progress=progress
+    )
 
 
 def new_encoder(recipe: Recipe, device: str | torch.device = "cpu") -> ResNet18:
@@ -217,10 +244,18 @@ def run(
 
     Returns:
         The record, whose `path` lies in `runs_dir()`.
+
+    Raises:
+        ValueError: no such device; or as `evaluation_splits` does.
+        OSError: the corpus is not there, or the disk is full.
+        UnreadableAudioError: names every unreadable file, unless `skip_unreadable`.
+        FloatingPointError: the loss stopped being finite.
     """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    corpus = open_recipe_corpus(recipe)
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("no CUDA device was found; use device='cpu' or 'auto'")
+    corpus = open_recipe_corpus(recipe, progress=progress)
     folder = runs_dir() / f"{recipe.name}-{recipe.corpus}-{_run_key(recipe, corpus)}"
     if (folder / "record.json").exists() and not again:
         return Record.read(folder / "record.json")
@@ -228,7 +263,8 @@ def run(
     once = recipe.pretrain_on == "all"
     folder.mkdir(parents=True, exist_ok=True)
     started, cpu_started = time.perf_counter(), time.process_time()
-    store = open_store(corpus, recipe, skip_unreadable=skip_unreadable).to(device)
+    store = open_store(corpus, recipe, skip_unreadable=skip_unreadable, progress=progress)
+    store = store.to(device)
     judge = _Judge(recipe, corpus, store)
     history, names, train_cpu = [], [], 0.0
     encoder = None
@@ -272,10 +308,10 @@ def run(
     return record
 
 
-def open_recipe_corpus(recipe: Recipe) -> Corpus:
+def open_recipe_corpus(recipe: Recipe, *, progress: bool = True) -> Corpus:
     """The corpus of a recipe; the synthetic one comes in the size of the profile."""
-    options = {"profile": recipe.profile} if recipe.corpus == "synthetic" else {}
-    return open_corpus(recipe.corpus, **options)
+    made = {"profile": recipe.profile, "progress": progress}
+    return open_corpus(recipe.corpus, **made if recipe.corpus == "synthetic" else {})
 
 
 def code_fingerprint() -> str:
@@ -341,7 +377,7 @@ class _Judge:
         letters = [LETTERS[g] if g >= 0 else "-" for g in self.guess[key].tolist()]
         return {
             "accuracy": right / n,
-            "interval": wilson_interval(right, n),
+            "interval": list(wilson_interval(right, n)),  # as it comes back from JSON
             "n": n,
             "folds": self.folds[key],
             "fold_sd": statistics.stdev(self.folds[key]) if self.folds[key][1:] else None,

@@ -29,7 +29,7 @@ class UnreadableAudioError(ValueError):
 
 
 class StoreError(OSError):
-    """A store that could not be written, or that lacks clips the corpus has."""
+    """A store that could not be written, or that was damaged since."""
 
 
 def load_waveform(
@@ -56,16 +56,20 @@ def load_waveform(
     try:
         samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
     except (soundfile.LibsndfileError, OSError) as error:
+        error = error if os.path.exists(path) else "no such file"  # libsndfile: "System error."
         raise UnreadableAudioError(f"{path}: {error}; replace the file or leave it out") from None
     wav = samples.mean(axis=1)
-    if not len(wav):
+    if np.isfinite(wav).all():
+        quality = resampler.removeprefix("soxr_").upper()
+        wav = soxr.resample(wav, rate, sample_rate, quality=quality)
+    if not len(wav):  # of two samples at 96 kHz none is left
         raise UnreadableAudioError(f"{path}: no samples; replace the file or leave it out")
-    if not np.isfinite(wav).all():
-        raise UnreadableAudioError(f"{path}: NaN or infinite samples; replace it or leave it out")
-    wav = soxr.resample(wav, rate, sample_rate, quality=resampler.removeprefix("soxr_").upper())
     wav = torch.from_numpy(wav)
     wav = wav - wav.mean()
-    return wav / (wav.abs().max() + 0.005)
+    wav = wav / (wav.abs().max() + 0.005)
+    if not wav.isfinite().all():  # also where a sum of absurdly large samples overflowed
+        raise UnreadableAudioError(f"{path}: NaN or infinite samples; replace it or leave it out")
+    return wav
 
 
 class LogMel:
@@ -123,8 +127,9 @@ def repeat_to(wav: Float[Tensor, " L"], samples: int) -> Float[Tensor, " M"]:
 class LogMelStore:
     """All log-mels of a corpus, back to back.
 
-    Clip n is `frames[starts[n] : starts[n] + lengths[n]]`. Time runs along the rows, so that a patch is one contiguous read. Built once, then
-    memory-mapped; `to("cuda")` moves all of it to a GPU (42 hours are about 3 GB in float16).
+    Clip n is `frames[starts[n] : starts[n] + lengths[n]]`. Time runs along the rows, so that a
+    patch is one contiguous read. Built once, then memory-mapped; `to("cuda")` moves all of it to a
+    GPU (42 hours are about 3 GB in float16).
     """
 
     frames: Float[Tensor, "T_total F"]  # log10 power, float16
@@ -158,6 +163,7 @@ class LogMelStore:
         *,
         skip_unreadable: bool = False,
         workers: int | None = None,
+        progress: bool = True,
     ) -> LogMelStore:
         """Open the store of a corpus, making it first where it does not exist yet.
 
@@ -170,14 +176,19 @@ class LogMelStore:
             cache_dir: where stores are kept; must be writable.
             skip_unreadable: store an unreadable clip as one second of silence, not an error.
             workers: threads that decode and transform; all cores when None.
+            progress: draw a progress bar while making it.
 
         Raises:
+            ValueError: the corpus has no clips.
             UnreadableAudioError: names every unreadable file, unless `skip_unreadable`.
-            StoreError: the disk is full or not writable; nothing half-made is left behind.
+            StoreError: the disk is full or not writable; nothing half-made is left behind. Or a
+                store was damaged after it was made.
         """
         folder = Path(cache_dir) / "logmel" / f"{corpus.name}-{_key(corpus, mel)}"
+        if not corpus.clips:
+            raise ValueError(f"{corpus.name} has no clips to make log-mels of")
         if not (folder / "index.json").exists():
-            _write_store(corpus, mel, folder, workers)
+            _write_store(corpus, mel, folder, workers, progress)
         index = json.loads((folder / "index.json").read_text())
         if index["unreadable"] and not skip_unreadable:
             raise UnreadableAudioError(
@@ -187,7 +198,10 @@ class LogMelStore:
             )
         lengths = torch.tensor(index["lengths"])
         shape = (int(lengths.sum()), mel.settings["n_mels"])
-        frames = np.memmap(folder / "frames.f16", dtype=np.float16, mode="c", shape=shape)
+        try:
+            frames = np.memmap(folder / "frames.f16", dtype=np.float16, mode="c", shape=shape)
+        except (OSError, ValueError) as error:
+            raise StoreError(f"{folder}: {error}; delete it, and it is made again") from error
         return cls(
             frames=torch.from_numpy(frames),  # mode "c": torch wants it writable, the file is not
             starts=lengths.cumsum(0) - lengths,
@@ -208,7 +222,7 @@ def _key(corpus, mel: LogMel) -> str:
     return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]
 
 
-def _write_store(corpus, mel: LogMel, folder: Path, workers: int | None) -> None:
+def _write_store(corpus, mel: LogMel, folder: Path, workers: int | None, progress: bool) -> None:
     """Decode in parallel, append in order; `write` reports a full disk, a memory map would not."""
     silence = mel(torch.zeros(mel.sample_rate))
 
@@ -225,7 +239,8 @@ def _write_store(corpus, mel: LogMel, folder: Path, workers: int | None) -> None
         part.mkdir(parents=True)
         with open(part / "frames.f16", "wb") as file, _one_thread_each(workers) as pool:
             done, total = pool.map(read, corpus.clips), len(corpus.clips)
-            for values, problem in tqdm(done, f"log-mel of {corpus.name}", total, unit="clip"):
+            title = f"log-mel of {corpus.name}"
+            for values, problem in tqdm(done, title, total, unit="clip", disable=not progress):
                 values = values.T.half()
                 file.write(values.contiguous().numpy().tobytes())
                 values = values.double()
@@ -237,12 +252,11 @@ def _write_store(corpus, mel: LogMel, folder: Path, workers: int | None) -> None
         os.replace(part, folder)
     except OSError as error:
         if not (folder / "index.json").exists():  # else another process was faster, with the same
-            need = (
-                2 * mel.settings["n_mels"] * sum(lengths) / max(len(lengths), 1) * len(corpus.clips)
-            )
+            clip_bytes = 2 * mel.settings["n_mels"] * sum(lengths) / max(len(lengths), 1)
+            need = f" It needs about {clip_bytes * len(corpus.clips) / 1e6:.1f} MB."
             raise StoreError(
-                f"cannot write the log-mel store in {folder.parent}: {error}. It needs about "
-                f"{max(need, 1) / 1e6:.0f} MB; free some space or set ACL_CACHE to another folder."
+                f"cannot write the log-mel store in {folder.parent}: {error}."
+                f"{need if lengths else ''} Free some space, or set ACL_CACHE to another folder."
             ) from error
     finally:
         shutil.rmtree(part, ignore_errors=True)

@@ -46,5 +46,5 @@ def player(wav: Float[Tensor, " L"], sample_rate: int, *, label: str) -> HTML:
     text = html.escape(label, quote=True)
     return HTML(
         f'<figure class="acl-audio"><figcaption>{text}</figcaption>'
-        f'<audio controls preload="none" aria-label="{text}" src="{source}"></audio></figure>'
+        f'<audio controls preload="metadata" aria-label="{text}" src="{source}"></audio></figure>'
     )

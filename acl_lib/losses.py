@@ -317,7 +317,7 @@ def _product(u: Float[Tensor, "N d"], v: Float[Tensor, "M d"]) -> Float[Tensor, 
 
 def _angles(u: Float[Tensor, "N d"], v: Float[Tensor, "N d"]) -> Float[Tensor, "N"]:
     chord, cochord = torch.linalg.vector_norm(u - v, dim=1), torch.linalg.vector_norm(u + v, dim=1)
-    return 2 * torch.atan2(chord, cochord.clamp(min=1e-12))  # two dead rows: atan2'(0, 0) is nan
+    return 2 * torch.atan2(chord, cochord)
 
 
 def _shortfalls(

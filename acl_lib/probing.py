@@ -49,13 +49,18 @@ def embed(
     return torch.cat(rows), clip
 
 
-def log_mel_statistics(store, clips: Int[Tensor, " n"]) -> Float[Tensor, "n 5F"]:
+def log_mel_statistics(store, clips: Int[Tensor, " n"]) -> Float[Tensor, "n d"]:
     """What a clip's spectrum says without any learning: the baseline every encoder must beat.
 
     Returns:
         Mean, standard deviation, maximum, minimum and mean absolute frame-to-frame change of
-        each mel band over the whole clip, in log10 power.
+        each mel band over the whole clip, in log10 power: d = 5 F.
     """
+    # all 42 hours at once would take some 30 GB
+    return torch.cat([_log_mel_statistics(store, some) for some in clips.split(256)])
+
+
+def _log_mel_statistics(store, clips: Int[Tensor, " n"]) -> Float[Tensor, "n d"]:
     lengths = store.lengths[clips]
     clip = torch.arange(len(clips), device=clips.device).repeat_interleave(lengths)
     first = lengths.cumsum(0) - lengths
@@ -157,13 +162,12 @@ def clip_posterior(
 
     Args:
         clip: the clip of each patch.
-        clips: the clips to report, in this order; each must have a patch.
+        clips: the clips to report, in this order; nan for one without patches.
     """
-    row = torch.full((int(clips.max()) + 1,), -1, device=clips.device)
-    row[clips] = torch.arange(len(clips), device=clips.device)
-    mean = patch_posterior.new_zeros(len(clips), patch_posterior.shape[1])
-    into = row[clip][:, None].expand_as(patch_posterior)
-    return mean.scatter_reduce(0, into, patch_posterior, "mean", include_self=False)
+    rows = 1 + int(torch.cat([clip, clips]).max())
+    mean = patch_posterior.new_full((rows, patch_posterior.shape[1]), torch.nan)
+    into = clip[:, None].expand_as(patch_posterior)
+    return mean.scatter_reduce(0, into, patch_posterior, "mean", include_self=False)[clips]
 
 
 def linear_probe(
@@ -180,7 +184,8 @@ def linear_probe(
     """Fit a linear probe on the training clips and give the posterior of each test clip.
 
     The L2 penalty is the one with the best clip accuracy over inner folds of the training clips;
-    clips of one source stay together. The test clips are used once, at the end.
+    clips of one source stay together; with a single source, the largest penalty is taken. The
+    test clips are used once, at the end.
 
     Args:
         h, clip: patches and the clip of each, as from `embed`.
@@ -202,7 +207,8 @@ def linear_probe(
 
     hits = dict.fromkeys(sorted(config.penalties, reverse=True), 0.0)  # ties: the stronger
     fold = folds_by_group(groups[train], config.inner_folds)
-    for k in fold.unique() if len(hits) > 1 else ():
+    inner = fold.unique()
+    for k in inner if len(hits) > 1 and len(inner) > 1 else ():
         left, held = train[fold != k], train[fold == k]
         for penalty, probe in zip(hits, fit(left, tuple(hits)), strict=True):
             hits[penalty] += accuracy(posterior(probe, held), y[held]).item() * len(held)

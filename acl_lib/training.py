@@ -1,7 +1,8 @@
 """The loop, and the SimCLR step it turns.
 
-    step = simclr_step(encoder, head, store, pool, views=..., loss=..., generator=...)
-    history = train(step, pool, encoder, head, config=..., generator=...)
+    pairs = view_pairs(store, pool, views=..., generator=...)
+    step = simclr_step(encoder, head, pairs, loss=...)
+    history = train(step, pool, [encoder, head], config=..., generator=...)
 
 The loop fetches, runs forward, backward and the optimiser; what is printed, drawn or stored is
 the caller's, through one callback per epoch.
@@ -69,7 +70,7 @@ def augmentations(views: ViewConfig) -> augment.Compose:
 
 def view_pairs(
     store, pool: Int[Tensor, " n"], *, views: ViewConfig, generator: torch.Generator
-) -> Callable[[Int[Tensor, " B"]], Float[Tensor, "2B 1 F P"]]:
+) -> Callable[[Int[Tensor, " B"]], Float[Tensor, "2*B 1 F P"]]:
     """A function from clips to their two augmented, standardised views, all x_i above all x_j.
 
     Backgrounds and the mean and standard deviation come from the pool alone, so that a test
@@ -78,9 +79,16 @@ def view_pairs(
     Args:
         store: a `features.LogMelStore` on the device of the generator.
         pool: the clips that training may see.
+
+    Raises:
+        ValueError: the pool is empty, or all of it is silent.
     """
+    if not len(pool):
+        raise ValueError("the pool has no clips to train on")
     frames, starts, lengths = store.frames, store.starts, store.lengths
     mean, std = store.mel_statistics(pool)
+    if std == 0:
+        raise ValueError(f"all {len(pool)} clips of the pool are silent: there is nothing to learn")
     change = augmentations(views)
 
     def draw(clips: Int[Tensor, " n"]) -> tuple[Tensor, Tensor]:
@@ -88,7 +96,7 @@ def view_pairs(
             frames, starts, lengths, clips, generator, patch_frames=views.patch_frames
         )
 
-    def make(clips: Int[Tensor, " B"]) -> Float[Tensor, "2B 1 F P"]:
+    def make(clips: Int[Tensor, " B"]) -> Float[Tensor, "2*B 1 F P"]:
         x = torch.cat(draw(clips))
         if views.mix_back:
             behind = draw_backgrounds(clips, pool, generator)
@@ -153,8 +161,12 @@ def make_optimizer(
         return made, torch.optim.lr_scheduler.MultiStepLR(made, drops)
     if config.optimizer == "adamw":
         made = torch.optim.AdamW(weights, lr=config.lr, weight_decay=config.weight_decay)
+        total = max(steps, 2)
         return made, torch.optim.lr_scheduler.OneCycleLR(
-            made, config.lr, total_steps=max(steps, 2), pct_start=0.1
+            made,
+            config.lr,
+            total_steps=total,
+            pct_start=max(0.1, 2 / total),  # at least one step: torch divides by their number
         )
     raise ValueError(f"optimizer must be sgd or adamw; got {config.optimizer!r}")
 

@@ -10,13 +10,13 @@ with the labels. Prints a table and writes book/results/synthetic_story.json.
 
 import argparse
 import json
-import os
 import time
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from timing import write_record
 from torch import nn
 
 from acl_lib.config import recipe
@@ -133,6 +133,7 @@ def main():
     parser.add_argument("--profile", default="quick", choices=["quick", "laptop"])
     parser.add_argument("--record", type=Path, default=RECORD)
     args = parser.parse_args()
+    code = code_fingerprint()  # now: files may change while this runs, loaded modules do not
     seeds = [story(seed, args.profile) for seed in args.seeds]
     table = summary(seeds)
     print(f"\n{'system':12}  mean   95 % over seeds   95 % pooled    clips")
@@ -149,14 +150,10 @@ def main():
         "supervised_epochs": SUPERVISED_EPOCHS,
         "summary": table,
         "seeds": seeds,
-        "torch": torch.__version__,
         "bfloat16": half_precision(settings.train.precision, "cpu"),
-        "code": code_fingerprint(),
+        "code": code,
     }
-    args.record.parent.mkdir(parents=True, exist_ok=True)
-    part = args.record.with_suffix(".part")
-    part.write_text(json.dumps(record, indent=1) + "\n")
-    os.replace(part, args.record)
+    write_record(args.record, record)
     print(f"written to {args.record}")
 
 

@@ -3,14 +3,14 @@
 import os
 from pathlib import Path
 
+import jaxtyping
 import pytest
-from jaxtyping import install_import_hook
 
 # Signatures are promises: each call that a test makes is checked. Not in acl_lib.datasets, whose
 # classes return Self, which beartype refuses on single methods.
 PACKAGE = Path(__file__).resolve().parents[1] / "acl_lib"
 MODULES = [f"acl_lib.{path.stem}" for path in PACKAGE.glob("*.py") if path.stem != "__init__"]
-install_import_hook(MODULES, "beartype.beartype")
+jaxtyping.install_import_hook(MODULES, "beartype.beartype")
 
 # tests of real recordings skip without ACL_DATA; a folder that does not exist is as good as none
 if folder := os.environ.get("ACL_DATA"):
@@ -25,3 +25,11 @@ def own_folders(tmp_path, monkeypatch):
     """Caches and runs of a test stay out of the reader's own."""
     monkeypatch.setenv("ACL_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("ACL_RUNS", str(tmp_path / "runs"))
+
+
+@pytest.fixture
+def unchecked():
+    """For tests of what a caller with a wrong shape or type is told: signatures are not checked."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)

@@ -9,8 +9,8 @@ PACKAGE = Path(__file__).resolve().parents[1] / "acl_lib"
 LEAVES = "config datasets augment models losses metrics statistics checkpoints".split()
 TABLE = {
     **{name: set() for name in [*LEAVES, "figures", "projection", "listen", "__init__"]},
-    "features": {"config", "datasets"},  # of config only the default settings of LogMel
-    "views": {"features"},
+    "features": {"datasets"},
+    "views": set(),
     "training": {"config", "losses", "checkpoints", "views", "augment", "models"},
     "probing": {"config", "features", "views", "metrics", "models", "training"},
     "experiments": {*LEAVES, "features", "views", "training", "probing"},

@@ -4,19 +4,9 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from beartype import beartype
-from jaxtyping import jaxtyped
 from torch import nn
 
-from acl_lib import models
 from acl_lib.models import BaselineCNN, LinearClassifier, ProjectionHead, ResNet18
-
-
-@pytest.fixture(autouse=True)
-def checked_shapes(monkeypatch):
-    for model in (ResNet18, models.BasicBlock, BaselineCNN):
-        checked = jaxtyped(typechecker=beartype)(model.forward)
-        monkeypatch.setattr(model, "forward", checked)
 
 
 def patches(count=4, n_mels=96, frames=101, seed=0):

@@ -1,4 +1,4 @@
-"""The synthetic corpus: same seed, same bytes; true labels; sounds that are what they are called."""
+"""The synthetic corpus: same seed, same bytes; true labels; sounds that are what they say."""
 
 import csv
 from collections import Counter
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from acl_lib.datasets import FSDnoisy18k, open_corpus
+from acl_lib.datasets import CorpusNotFoundError, FSDnoisy18k, open_corpus
 from acl_lib.datasets.synthesis import CLASSES, OUTSIDE, Style, make_clip
 from acl_lib.datasets.synthetic import PROFILES, open_synthetic, plan
 from acl_lib.datasets.waveforms import SAMPLE_RATE
@@ -227,6 +227,13 @@ def test_bad_options_are_refused_with_the_next_step(tmp_path, options, message):
     with pytest.raises(ValueError, match=message):
         open_synthetic(tmp_path, **options)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_corpus_that_lost_a_file_says_how_to_get_it_back(tmp_path):
+    made = open_synthetic(tmp_path, clips=60, progress=False)
+    made.clips[5].path.unlink()
+    with pytest.raises(CorpusNotFoundError, match="delete it"):
+        open_synthetic(tmp_path, clips=60, progress=False)
 
 
 def test_a_failed_write_leaves_nothing_behind(tmp_path, monkeypatch):

@@ -36,7 +36,7 @@ from acl_lib.datasets.waveforms import (
 class Style:
     """What the events of a clip have in common."""
 
-    pitch: float  # Hz; an event lies within 4 semitones of it
+    pitch: float  # Hz; most events lie within 4 semitones of it
     seconds: float  # about the length of an event
     depth: float  # 0 to 1: how fast or far the kind's own movement goes
     tilt: float = 1.0  # harmonic k has amplitude k**-tilt; drawn anew for each event
@@ -199,6 +199,11 @@ OUTSIDE: dict[str, Event] = {  # out of the vocabulary: only ever heard under a 
     "laser": _laser,
     "radio static": _radio_static,
 }
+
+
+def clip_seconds(rng: Generator) -> float:
+    """Length of a clip, 0.3 to 30 s: log-normal with mean 3 and median 2.5."""
+    return float(np.clip(rng.lognormal(np.log(2.5), 0.6), 0.3, 30.0))
 
 
 def make_clip(kind: str, rng: Generator, *, seconds: float) -> Wave:

@@ -1,0 +1,170 @@
+"""The built book in a real browser, from the disk: complete without a network, readable, quiet."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+SITE = Path(__file__).resolve().parents[2] / "book" / "_build" / "html"
+CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
+if not CHROMIUM:
+    pytest.skip("no chromium on this machine", allow_module_level=True)
+if not (SITE / "intro.html").exists():
+    pytest.skip("no built book: python3 run.py book", allow_module_level=True)
+
+PAGES = sorted(
+    path.relative_to(SITE).as_posix()
+    for path in SITE.rglob("*.html")
+    if path.relative_to(SITE).parts[0] != "_static" and path.name != "index.html"
+)
+FLAGS = [
+    "--no-sandbox",  # continuous integration runs as root
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+]
+
+
+@pytest.fixture(scope="module")
+def browser():
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def visit(browser):
+    """Opens a page of the book; `page.complaints` collects requests to elsewhere and errors."""
+    contexts = []
+
+    def open_page(name, *, scheme="light", width=1280, height=800):
+        size = {"width": width, "height": height}
+        contexts.append(browser.new_context(color_scheme=scheme, viewport=size))
+        page = contexts[-1].new_page()
+        page.complaints = []
+
+        def on_request(request):
+            if not request.url.startswith(("file:", "data:", "blob:")):
+                page.complaints.append(request.url)
+
+        def on_console(message):
+            if message.type == "error":
+                page.complaints.append(message.text)
+
+        page.on("request", on_request)
+        page.on("requestfailed", lambda request: page.complaints.append(request.url))
+        page.on("pageerror", lambda error: page.complaints.append(str(error)))
+        page.on("console", on_console)
+        page.goto((SITE / name).as_uri())
+        page.wait_for_load_state("networkidle")
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+
+
+# Text against the first painted ground below it; a theme that fades colours in is waited for.
+FAINT = """() => {
+  const light = ([r, g, b]) => [r, g, b].map(v => v / 255)
+    .map(v => v <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4)
+    .reduce((sum, v, i) => sum + v * [.2126, .7152, .0722][i], 0);
+  const rgba = colour => colour.match(/[\\d.]+/g).map(Number);
+  const ground = element => {
+    for (; element; element = element.parentElement) {
+      const [r, g, b, a = 1] = rgba(getComputedStyle(element).backgroundColor);
+      if (a > .5) return [r, g, b];
+    }
+    return [255, 255, 255];
+  };
+  const shown = element => element.checkVisibility({visibilityProperty: true}) &&
+    element.getClientRects().length > 0;
+  const words = element => [...element.childNodes].some(n => n.nodeType == 3 && n.data.trim());
+  return [...document.querySelectorAll('.bd-article *')].filter(e => words(e) && shown(e))
+    .filter(e => !e.closest('mjx-container, script, style')).map(e => {
+      const style = getComputedStyle(e);
+      const ink = rgba(e instanceof SVGElement ? style.fill : style.color);
+      const [a, b] = [light(ink), light(ground(e))];
+      const large = parseFloat(style.fontSize) >= 24;
+      const ratio = (Math.max(a, b) + .05) / (Math.min(a, b) + .05);
+      return {text: e.textContent.trim().slice(0, 40), ratio, enough: ratio >= (large ? 3 : 4.5)};
+    }).filter(found => !found.enough);
+}"""
+
+# Formulas that MathJax has not turned into pictures, or has turned into its red error boxes.
+UNSET = """() => [...document.querySelectorAll('.math')]
+  .filter(e => !e.querySelector('mjx-container svg') || e.querySelector('[data-mjx-error]'))
+  .map(e => e.textContent)"""
+
+# Seconds of each player, or why it does not play.
+SECONDS = """() => Promise.all([...document.querySelectorAll('.acl-audio audio')].map(player =>
+  new Promise(done => {
+    player.onloadedmetadata = () => done(player.duration);
+    player.onerror = () => done(player.error.message);
+    player.preload = 'metadata';
+    player.load();
+  })))"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("name", PAGES)
+def test_a_page_is_complete_readable_and_quiet(visit, name, scheme):
+    page = visit(name, scheme=scheme)
+    assert page.locator("html").get_attribute("data-theme") == scheme
+    page.evaluate("window.MathJax?.startup?.promise")
+    assert page.evaluate(UNSET) == []
+    assert page.evaluate(FAINT) == []
+    for player in page.locator(".acl-audio audio").all():
+        assert player.get_attribute("src").startswith("data:audio/mpeg;base64,")
+        assert player.get_attribute("aria-label")
+    seconds = page.evaluate(SECONDS)
+    assert [s for s in seconds if not isinstance(s, (int, float)) or s <= 0] == []
+    for picture in page.locator(".bd-article img").all():
+        assert picture.get_attribute("alt")
+        assert picture.evaluate("img => img.decode().then(() => img.naturalWidth)") > 0
+    assert page.complaints == []
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_phone_does_not_scroll_sideways(visit, name):
+    page = visit(name, width=390, height=844)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+def test_the_menu_opens_on_a_phone(visit):
+    page = visit("intro.html", width=390, height=844)
+    menu = page.locator(".bd-sidebar-primary")
+    link = menu.get_by_role("link", name="Bibliography")
+    assert not link.is_visible() or link.bounding_box()["x"] < 0
+    page.locator(".primary-toggle:visible").first.click()
+    page.wait_for_timeout(600)  # it slides in
+    assert link.bounding_box()["x"] >= 0
+    link.click()
+    page.wait_for_url("**/bibliography.html")
+
+
+def test_the_first_page_leads_to_the_introduction(visit):
+    page = visit("index.html")
+    page.wait_for_url("**/intro.html")
+
+
+def test_search_finds_a_word_without_a_server(visit):
+    page = visit("search.html")
+    page.goto(page.url + "?q=licences")
+    page.wait_for_function("document.querySelectorAll('#search-results li').length > 0")
+    assert "Data and licences" in page.locator("#search-results").inner_text()
+
+
+def test_a_solution_unfolds(visit):
+    pages = [name for name in PAGES if "<details>" in (SITE / name).read_text(encoding="utf-8")]
+    for name in pages:
+        page = visit(name)
+        fold = page.locator(".bd-article details:not(.hide)").first
+        fold.locator("summary").click()
+        assert fold.locator("p").first.is_visible()

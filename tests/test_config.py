@@ -1,0 +1,203 @@
+"""A recipe says everything that decides a run's numbers, survives JSON, and refuses nonsense."""
+
+import json
+from dataclasses import FrozenInstanceError, fields, is_dataclass, replace
+
+import pytest
+
+from acl_lib import losses
+from acl_lib.config import (
+    LOSSES,
+    OPTIMIZERS,
+    PRECISIONS,
+    PROFILES,
+    REDUCTIONS,
+    LossConfig,
+    MelConfig,
+    ProbeConfig,
+    Recipe,
+    TrainConfig,
+    ViewConfig,
+    from_json,
+    profile,
+    recipe,
+    with_settings,
+)
+from acl_lib.training import half_precision
+
+WORDS = {
+    "resampler": "soxr_vhq",
+    "reduction": "mean",
+    "optimizer": "adamw",
+    "precision": "float32",
+    "pretrain_on": "all",
+}
+
+
+def another(key, value):
+    """A value other than the given one, allowed for every field of a recipe."""
+    if isinstance(value, str):
+        return WORDS.get(key, "other")
+    if isinstance(value, tuple):
+        return value[1:]
+    return value + 1 if isinstance(value, int) else value / 2 or 0.5
+
+
+def every_change():
+    """(name of the field, a recipe that differs from the default in this field alone)."""
+    base = Recipe()
+    for part in fields(Recipe):
+        value = getattr(base, part.name)
+        if not is_dataclass(value):
+            yield part.name, replace(base, **{part.name: another(part.name, value)})
+            continue
+        for inner in fields(value):
+            changed = replace(
+                value, **{inner.name: another(inner.name, getattr(value, inner.name))}
+            )
+            yield inner.name, replace(base, **{part.name: changed})
+
+
+def test_every_setting_changes_the_digest_and_survives_json():
+    changes = dict(every_change())
+    assert len(changes) > 30
+    digests = {Recipe().digest(), *(changed.digest() for changed in changes.values())}
+    assert len(digests) == 1 + len(changes)
+    for name, changed in changes.items():
+        back = from_json(changed.to_json())
+        assert (back, back.digest()) == (changed, changed.digest()), name
+
+
+def test_every_setting_has_a_name_of_its_own_and_is_reached_by_it():
+    names = [name for name, _ in every_change()]
+    assert len(names) == len(set(names))
+    for name, changed in every_change():
+        holder = next(p for p in (changed, *vars(changed).values()) if hasattr(p, name))
+        assert with_settings(Recipe(), **{name: getattr(holder, name)}) == changed
+
+
+def test_a_recipe_is_its_loss_and_its_profile():
+    assert recipe("contrastive").loss.alpha == 1 and recipe("acl").loss.alpha == 0.3
+    made = recipe("acl", profile="laptop", corpus="esc10", alpha=1, epochs=3)
+    assert (made.name, made.corpus, made.profile) == ("acl", "esc10", "laptop")
+    assert made.train == replace(PROFILES["laptop"], epochs=3)
+    assert made.loss == replace(LOSSES["acl"], alpha=1.0) and type(made.loss.alpha) is float
+    assert profile("quick") == TrainConfig() != profile("laptop")
+    assert recipe("acl").digest() != recipe("contrastive").digest()
+    with pytest.raises(FrozenInstanceError):
+        made.seed = 1
+
+
+def test_settings_that_depend_on_each_other_are_set_together():
+    low = recipe("acl", sample_rate=8000, fmax=4000)
+    assert (low.mel.sample_rate, low.mel.fmax) == (8000, 4000.0)
+    assert recipe("acl", fmax=4000, sample_rate=8000) == low
+    with pytest.raises(ValueError, match="fmax <= 4000 Hz"):
+        recipe("acl", sample_rate=8000)
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (lambda: recipe("simclr"), "simclr.*contrastive, acl"),
+        (lambda: recipe("acl", profile="big"), "big.*quick, laptop"),
+        (lambda: profile("big"), "big.*quick, laptop"),
+        (lambda: recipe("acl", tau=0.1), "tau.*temperature"),
+        (lambda: recipe("acl", loss=LossConfig()), "loss.*alpha"),
+        (lambda: recipe("acl", alpha="0.3"), "alpha must be a finite number; got '0.3'"),
+        (lambda: recipe("acl", alpha=float("nan")), "alpha must be a finite number; got nan"),
+        (lambda: recipe("acl", lr=float("inf")), "lr must be a finite number; got inf"),
+        (lambda: recipe("acl", epochs=2.0), "epochs must be a whole number; got 2.0"),
+        (lambda: recipe("acl", epochs=True), "epochs must be a whole number; got True"),
+        (lambda: recipe("acl", corpus=3), "corpus must be a word; got 3"),
+        (lambda: recipe("acl", penalties=0.1), "penalties must be a list of numbers; got 0.1"),
+        (lambda: recipe("acl", penalties=[0.1, "1"]), "penalties must be a list of numbers"),
+        (lambda: recipe("acl", penalties=[float("nan")]), "penalties must be a list of numbers"),
+    ],
+)
+def test_an_unknown_name_or_a_wrong_type_is_told_by_name(call, says):
+    with pytest.raises(ValueError, match=says):
+        call()
+
+
+@pytest.mark.parametrize(
+    ("part", "settings"),
+    [
+        (LossConfig, {"alpha": 2.0}),
+        (LossConfig, {"alpha": -0.1}),
+        (LossConfig, {"temperature": 0.0}),
+        (LossConfig, {"margin": 4.0}),
+        (LossConfig, {"reduction": "sum"}),
+        (TrainConfig, {"batch": 1}),
+        (TrainConfig, {"epochs": 0}),
+        (TrainConfig, {"width": 0}),
+        (TrainConfig, {"lr": 0.0}),
+        (TrainConfig, {"weight_decay": -1.0}),
+        (TrainConfig, {"optimizer": "adam"}),
+        (TrainConfig, {"precision": "float16"}),
+        (ViewConfig, {"patch_frames": 0}),
+        (ViewConfig, {"mix_back": 1.0}),
+        (ViewConfig, {"crop_scale": 0.0}),
+        (ViewConfig, {"compander": 1.5}),
+        (ViewConfig, {"noise": -1.0}),
+        (ViewConfig, {"time_masks": -1}),
+        (ViewConfig, {"frequency_masks": -1}),
+        (ViewConfig, {"blur": 1.1}),
+        (MelConfig, {"fmax": 12_000.0}),
+        (MelConfig, {"fmin": 10_500.0}),
+        (MelConfig, {"win_length": 4096}),
+        (MelConfig, {"hop_length": 0}),
+        (MelConfig, {"n_mels": 0}),
+        (MelConfig, {"resampler": "linear"}),
+        (ProbeConfig, {"hop": 0}),
+        (ProbeConfig, {"penalties": ()}),
+        (ProbeConfig, {"penalties": (0.0, 1.0)}),
+        (ProbeConfig, {"inner_folds": 1}),
+        (Recipe, {"seed": -1}),
+        (Recipe, {"pretrain_on": "test"}),
+    ],
+    ids=str,
+)
+def test_a_value_out_of_range_is_refused_before_any_work(part, settings):
+    ((key, value),) = settings.items()
+    with pytest.raises(ValueError, match=f"need .*{key}.*got"):
+        part(**settings)
+    with pytest.raises(ValueError, match=key):  # and on the way in from the command line
+        recipe("acl", **settings)
+    values = json.loads(Recipe().to_json())
+    holder = next(v for v in (values, *values.values()) if isinstance(v, dict) and key in v)
+    holder[key] = value
+    with pytest.raises(ValueError, match=key):
+        from_json(json.dumps(values))
+
+
+def test_the_words_are_those_that_the_work_understands():
+    assert set(REDUCTIONS) == set(losses.REDUCTIONS)
+    assert [type(half_precision(word, "cpu")) for word in PRECISIONS] == [bool] * 3
+    assert {made.optimizer for made in PROFILES.values()} <= set(OPTIMIZERS)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ('{"sed": 1}', r"Recipe: unknown \['sed'\]; allowed .*'seed'"),
+        ('{"loss": {"tau": 1}}', r"LossConfig: unknown \['tau'\]"),
+        ('{"loss": {"alpha": NaN}}', "alpha must be a finite number; got nan"),
+        ('{"loss": {"alpha": "0.3"}}', "alpha must be a finite number"),
+        ('{"train": {"epochs": 1.5}}', "epochs must be a whole number; got 1.5"),
+        ('{"probe": {"penalties": "0.1"}}', "penalties must be a list"),
+        ('{"mel": 3}', "MelConfig must be an object .*got 3"),
+        ("[]", r"Recipe must be an object .*got \[\]"),
+        ('{"seed": 1', "delimiter"),
+    ],
+)
+def test_damaged_json_is_refused_by_name(text, says):
+    with pytest.raises(ValueError, match=says):
+        from_json(text)
+
+
+def test_json_without_a_setting_means_its_default():
+    assert from_json("{}") == Recipe()
+    assert from_json('{"seed": 4, "loss": {"alpha": 1}}') == replace(
+        Recipe(), seed=4, loss=LossConfig(alpha=1.0)
+    )

@@ -1,0 +1,501 @@
+"""Sound file to log-mel to store: librosa's numbers, damaged files, full disks."""
+
+import builtins
+import errno
+import inspect
+import math
+import os
+import subprocess
+import sys
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from tiny import write_corpus
+
+from acl_lib import features
+from acl_lib.config import RESAMPLERS, MelConfig
+from acl_lib.features import (
+    LogMel,
+    LogMelStore,
+    StoreError,
+    UnreadableAudioError,
+    load_waveform,
+    repeat_to,
+)
+
+RATE = 22_050
+SILENCE = math.log10(1.1e-8)
+
+
+def tone(hertz: float, seconds: float, rate: int = RATE) -> np.ndarray:
+    return 0.5 * np.sin(2 * np.pi * hertz * np.arange(round(seconds * rate)) / rate)
+
+
+def strongest(wav: torch.Tensor) -> float:
+    """Frequency of the largest peak, Hz."""
+    power = torch.fft.rfft(wav * torch.hann_window(len(wav))).abs()
+    return power.argmax().item() * RATE / len(wav)
+
+
+# --- the waveform ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("suffix", "rate", "channels"),
+    [
+        ("wav", 22_050, 1),
+        ("wav", 44_100, 2),
+        ("wav", 8_000, 1),
+        ("wav", 96_000, 6),
+        ("flac", 48_000, 2),
+        ("ogg", 44_100, 2),
+        ("ogg", 8_000, 1),
+        ("mp3", 44_100, 2),
+        ("mp3", 16_000, 1),
+    ],
+)
+def test_every_format_rate_and_number_of_channels_becomes_one_centred_channel(
+    tmp_path, suffix, rate, channels
+):
+    path = tmp_path / f"tone.{suffix}"
+    samples = np.stack([tone(1000, 1.5, rate) + 0.1] * channels, axis=1)
+    soundfile.write(path, samples, rate)
+    wav = load_waveform(path)
+    assert wav.dtype == torch.float32
+    slack = 0.06 if suffix == "mp3" else 1e-3  # MP3 comes in whole frames, with padding
+    assert len(wav) / RATE == pytest.approx(1.5, abs=slack)
+    assert abs(wav.mean().item()) < 1e-6
+    assert 0.9 < wav.abs().max().item() < 1
+    assert strongest(wav) == pytest.approx(1000, abs=1)
+
+
+def test_the_level_is_the_peak_plus_a_little_and_channels_are_averaged(tmp_path):
+    left = np.zeros((RATE, 2))
+    left[:, 0] = tone(500, 1.0)
+    soundfile.write(tmp_path / "left.wav", left, RATE, subtype="FLOAT")
+    centred = left.mean(1) - left.mean()
+    expected = centred / (np.abs(centred).max() + 0.005)
+    assert np.allclose(load_waveform(tmp_path / "left.wav").numpy(), expected, atol=1e-6)
+    left[:, 1] = -left[:, 0]
+    soundfile.write(tmp_path / "opposite.wav", left, RATE, subtype="FLOAT")
+    assert load_waveform(tmp_path / "opposite.wav").abs().max() == 0
+    quiet = 1e-4 * tone(500, 1.0)
+    soundfile.write(tmp_path / "quiet.wav", quiet, RATE, subtype="FLOAT")
+    assert load_waveform(tmp_path / "quiet.wav").abs().max() < 0.02  # not blown up
+
+
+def test_resampling_lets_nothing_from_above_half_the_rate_through(tmp_path):
+    both = tone(15_000, 1.0, 44_100) + 0.1 * tone(3000, 1.0, 44_100)
+    soundfile.write(tmp_path / "both.wav", both, 44_100)
+    wav = load_waveform(tmp_path / "both.wav")
+    power = torch.fft.rfft(wav * torch.hann_window(len(wav))).abs() ** 2
+    hertz = torch.arange(len(power)) * RATE / len(wav)
+    folded = power[(hertz - (RATE - 15_000)).abs() < 20].sum()
+    kept = power[(hertz - 3000).abs() < 20].sum()
+    assert folded < 1e-8 * kept
+
+
+@pytest.mark.parametrize("resampler", RESAMPLERS)
+def test_every_resampler_of_a_recipe_is_known(tmp_path, resampler):
+    soundfile.write(tmp_path / "a.wav", tone(440, 0.3, 16_000), 16_000)
+    wav = load_waveform(tmp_path / "a.wav", resampler=resampler)
+    assert strongest(wav) == pytest.approx(440, abs=4)
+
+
+def test_the_shortest_sounds_and_silence_are_sounds(tmp_path):
+    for name, samples in {
+        "0.3 s": tone(800, 0.3),
+        "one sample": np.array([0.5]),
+        "silence": np.zeros(RATE),
+        "a constant": np.full(RATE, 0.7),
+    }.items():
+        path = tmp_path / f"{name}.wav"
+        soundfile.write(path, samples, RATE)
+        wav = load_waveform(path)
+        assert len(wav) == len(samples) and wav.isfinite().all()
+        mel = LogMel().read(path)
+        assert mel.shape == (96, 101) and mel.isfinite().all()
+        if name != "0.3 s":
+            assert wav.abs().max() < 1e-4
+            assert torch.allclose(mel, torch.tensor(SILENCE), atol=0.02)
+
+
+def test_a_wav_file_cut_in_the_middle_is_as_long_as_what_is_left(tmp_path):
+    soundfile.write(tmp_path / "whole.wav", tone(440, 1.0), RATE)
+    raw = (tmp_path / "whole.wav").read_bytes()
+    (tmp_path / "cut.wav").write_bytes(raw[: len(raw) // 2])
+    wav = load_waveform(tmp_path / "cut.wav")
+    assert len(wav) / RATE == pytest.approx(0.5, abs=0.001)
+    assert strongest(wav) == pytest.approx(440, abs=3)
+
+
+def damaged_files(folder: Path) -> dict[str, Path]:
+    """One file for each way in which a sound cannot be read."""
+    good = tone(440, 1.0)
+    for name, samples in {
+        "empty": np.zeros(0),
+        "nan": np.where(np.arange(RATE) == 9, np.nan, good),
+        "infinite": np.where(np.arange(RATE) == 9, np.inf, good),
+        "overflowing": np.full(RATE, 3e38),
+    }.items():
+        soundfile.write(folder / f"{name}.wav", samples, RATE, subtype="FLOAT")
+    soundfile.write(folder / "two_samples_at_96_kHz.wav", good[:2], 96_000)
+    soundfile.write(folder / "good.flac", good, RATE)
+    flac = (folder / "good.flac").read_bytes()
+    (folder / "good.flac").unlink()
+    (folder / "cut_in_the_header.flac").write_bytes(flac[:30])
+    (folder / "no_bytes.wav").touch()
+    (folder / "text.wav").write_text("not a sound\n" * 50)
+    (folder / "folder.wav").mkdir()
+    paths = {path.stem: path for path in folder.iterdir()}
+    return paths | {"missing": folder / "missing.wav"}
+
+
+def test_what_cannot_be_read_is_named_with_the_next_step(tmp_path):
+    paths = damaged_files(tmp_path)
+    assert len(paths) == 10
+    for path in paths.values():
+        with pytest.raises(UnreadableAudioError) as caught:
+            load_waveform(path)
+        message = str(caught.value)
+        assert str(path) in message and "leave it out" in message and "\n" not in message
+
+
+def test_every_cut_of_a_compressed_file_gives_finite_sound_or_a_clear_error(tmp_path):
+    for suffix in ("flac", "ogg", "mp3"):
+        soundfile.write(tmp_path / f"a.{suffix}", tone(440, 0.5), RATE)
+        raw = (tmp_path / f"a.{suffix}").read_bytes()
+        path = tmp_path / f"cut.{suffix}"
+        for tenth in range(10):
+            path.write_bytes(raw[: len(raw) * tenth // 10])
+            try:
+                assert load_waveform(path).isfinite().all()
+            except UnreadableAudioError as error:
+                assert str(path) in str(error)
+
+
+# --- the spectrogram ------------------------------------------------------------------------------
+
+
+def librosa_log_mel(wav: torch.Tensor) -> np.ndarray:
+    import librosa
+
+    mel = librosa.feature.melspectrogram(
+        y=wav.double().numpy(),
+        sr=RATE,
+        n_fft=2048,
+        win_length=660,
+        hop_length=220,
+        window="hamming",
+        pad_mode="reflect",
+        n_mels=96,
+        fmin=50,
+        fmax=10_500,
+        norm=None,
+    )
+    return np.log10(mel + 1.1e-8)
+
+
+def test_a_real_sound_has_librosas_log_mel():
+    if "ACL_DATA" not in os.environ:
+        pytest.skip("ACL_DATA names no folder with esc10")
+    path = next(Path(os.environ["ACL_DATA"], "esc10").rglob("1-100032-A.ogg"), None)
+    if path is None:
+        pytest.skip("no ESC-10 below ACL_DATA")
+    wav = load_waveform(path)
+    assert np.abs(LogMel()(wav).numpy() - librosa_log_mel(wav)).max() <= 1e-5
+
+
+def test_made_sounds_have_librosas_log_mel():
+    rng = torch.Generator().manual_seed(0)
+    click = torch.zeros(30_000)
+    click[12_345] = 1
+    swept = 0.5 * torch.sin(torch.linspace(0, 200, 40_000) ** 2)  # to 7 kHz
+    noise = 0.1 * torch.randn(40_001, generator=rng)
+    for wav in (click, swept, noise, torch.from_numpy(tone(1000, 1.5)).float()):
+        expected = librosa_log_mel(wav)
+        wrong = np.abs(LogMel()(wav).numpy() - expected)
+        # single precision ends some 60 dB below the loudest band of a frame
+        assert wrong[expected > expected.max(0) - 4].max() <= 1e-5
+        assert wrong.max() <= 1e-3
+
+
+@pytest.mark.parametrize("samples", [22_051, 22_219, 22_220, 44_099, 66_000, 70_001])
+def test_a_frame_every_220_samples(samples):
+    assert LogMel()(torch.zeros(samples)).shape == (96, 1 + samples // 220)
+
+
+@pytest.mark.parametrize("samples", [1, 2, 660, 7000, 22_049, 22_050])
+def test_a_clip_of_at_most_a_second_is_repeated_to_one(samples):
+    wav = torch.randn(samples, generator=torch.Generator().manual_seed(0))
+    filled = repeat_to(wav, RATE)
+    assert len(filled) == RATE
+    assert (filled == wav[torch.arange(RATE) % samples]).all()
+    assert torch.equal(LogMel()(wav), LogMel()(filled)) and LogMel()(wav).shape == (96, 101)
+
+
+def test_a_tone_lands_in_the_band_around_it_and_an_octave_of_level_is_a_number():
+    def slaney(hertz: float) -> float:  # 3 mels in 200 Hz up to 1 kHz, then 27 in a factor 6.4
+        return 3 * hertz / 200 if hertz < 1000 else 15 + 27 * math.log(hertz / 1000) / math.log(6.4)
+
+    lowest, highest = slaney(50), slaney(10_500)
+    for hertz in (120, 440, 1000, 2500, 6000, 10_000):
+        mel = LogMel()(torch.from_numpy(tone(hertz, 1.2)).float())
+        band = 97 * (slaney(hertz) - lowest) / (highest - lowest) - 1
+        assert abs(mel[:, 20:100].mean(1).argmax().item() - band) <= 0.51, hertz
+    loud, soft = (LogMel()(a * torch.from_numpy(tone(1000, 1.2)).float()) for a in (1.0, 0.1))
+    top = loud.amax(0)[20:100]
+    assert torch.allclose(top - soft.amax(0)[20:100], torch.tensor(2.0), atol=1e-4)
+
+
+def test_the_settings_of_a_recipe_are_those_of_log_mel():
+    defaults = {
+        name: parameter.default
+        for name, parameter in inspect.signature(LogMel.__init__).parameters.items()
+        if name != "self"
+    }
+    assert asdict(MelConfig()) == defaults == LogMel().settings
+    other = replace(MelConfig(), sample_rate=16_000, fmax=8000.0, n_mels=40, hop_length=160)
+    mel = LogMel(**asdict(other))
+    assert mel.settings == asdict(other)
+    assert mel(torch.zeros(32_000)).shape == (40, 201)
+
+
+# --- the store ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    return write_corpus(tmp_path / "sounds", clips=6)
+
+
+def build(corpus, tmp_path, mel=None, **options):
+    return LogMelStore.build(corpus, mel or LogMel(), tmp_path / "cache", progress=False, **options)
+
+
+def leftovers(tmp_path):
+    return sorted(p.name for p in (tmp_path / "cache").rglob("*") if p.name.endswith(".part"))
+
+
+@pytest.mark.parametrize("workers", [1, 3, None])
+def test_a_store_holds_the_log_mel_of_every_clip_in_order(corpus, tmp_path, workers):
+    store = build(corpus, tmp_path, workers=workers)
+    assert store.frames.dtype == torch.float16 and store.starts[0] == 0
+    assert store.starts.tolist() == [0, *store.lengths.cumsum(0)[:-1].tolist()]
+    assert len(store.frames) == store.lengths.sum()
+    for clip, start, length in zip(corpus.clips, store.starts, store.lengths, strict=True):
+        mel = LogMel().read(clip.path)
+        assert torch.equal(store.frames[start : start + length], mel.T.half())
+    assert leftovers(tmp_path) == []
+
+
+def test_a_second_build_reads_no_sound(corpus, tmp_path, monkeypatch):
+    first = build(corpus, tmp_path)
+    monkeypatch.setattr(features, "load_waveform", lambda *a, **k: pytest.fail("decoded again"))
+    second = build(corpus, tmp_path)
+    for name in ("frames", "starts", "lengths", "sums"):
+        assert torch.equal(getattr(first, name), getattr(second, name))
+
+
+def test_what_is_written_into_the_frames_does_not_reach_the_file(corpus, tmp_path):
+    build(corpus, tmp_path).frames.fill_(7)
+    assert build(corpus, tmp_path).frames.max() < 7
+
+
+def test_changed_sounds_settings_or_clips_make_another_store(corpus, tmp_path):
+    def stores():
+        return {p.name for p in (tmp_path / "cache" / "logmel").iterdir()}
+
+    store = build(corpus, tmp_path)
+    build(corpus, tmp_path, LogMel(n_mels=64))
+    build(corpus.select([0, 1, 2]), tmp_path)
+    assert len(stores()) == 3
+    soundfile.write(corpus.clips[0].path, tone(440, 3.0), RATE)
+    again = build(corpus, tmp_path)
+    assert len(stores()) == 4
+    assert again.lengths[0] == 1 + 3 * RATE // 220 != store.lengths[0]
+    assert torch.equal(again.lengths[1:], store.lengths[1:])
+
+
+def test_unreadable_clips_are_all_named_and_the_good_ones_kept(corpus, tmp_path, monkeypatch):
+    bad = [corpus.clips[i].path for i in (1, 4)]
+    bad[0].write_text("not a sound")
+    bad[1].unlink()
+    with pytest.raises(UnreadableAudioError) as caught:
+        build(corpus, tmp_path)
+    message = str(caught.value)
+    assert "2 of 6 files" in message and "skip_unreadable=True" in message
+    assert all(str(path) in message for path in bad)
+    assert str(corpus.clips[0].path) not in message
+
+    decoded = []
+    read = features.load_waveform
+    monkeypatch.setattr(
+        features, "load_waveform", lambda path, **k: decoded.append(path) or read(path, **k)
+    )
+    with pytest.raises(UnreadableAudioError, match="2 of 6"):
+        build(corpus, tmp_path)
+    store = build(corpus, tmp_path, skip_unreadable=True)
+    assert decoded == []
+    for i, clip in enumerate(corpus.clips):
+        mine = store.frames[store.starts[i] :][: store.lengths[i]]
+        if clip.path in bad:
+            assert mine.shape == (101, 96)
+            assert torch.allclose(mine.float(), torch.tensor(SILENCE), atol=0.01)
+        else:
+            assert torch.equal(mine, LogMel().read(clip.path).T.half())
+
+    soundfile.write(bad[0], tone(440, 1.0), RATE)  # repaired: the store is made anew
+    with pytest.raises(UnreadableAudioError, match="1 of 6"):
+        build(corpus, tmp_path)
+
+
+def test_mean_and_deviation_are_those_of_the_chosen_clips(corpus, tmp_path):
+    store = build(corpus, tmp_path)
+    parts = [part.double() for part in store.frames.split(store.lengths.tolist())]
+    for clips in ([0, 1, 2, 3, 4, 5], [4], [5, 1, 1]):
+        values = torch.cat([parts[i] for i in clips]).numpy()
+        mean, std = store.mel_statistics(torch.tensor(clips))
+        assert mean == pytest.approx(values.mean(), abs=1e-9)
+        assert std == pytest.approx(values.std(), abs=1e-9)
+    assert store.mel_statistics() == store.mel_statistics(torch.arange(6))
+
+
+def test_a_store_moves_whole(corpus, tmp_path):
+    store = build(corpus, tmp_path)
+    there = store.to("meta")
+    assert {t.device.type for t in vars(there).values()} == {"meta"}
+    assert {k: (t.shape, t.dtype) for k, t in vars(there).items()} == {
+        k: (t.shape, t.dtype) for k, t in vars(store).items()
+    }
+    assert torch.equal(store.to("cpu").frames, store.frames)
+
+
+def test_a_corpus_without_clips_is_told(corpus, tmp_path):
+    with pytest.raises(ValueError, match="tiny has no clips"):
+        build(corpus.select([]), tmp_path)
+
+
+def full_disk_by_limit(monkeypatch):
+    """The system itself refuses to let any file grow beyond 50 kB."""
+    resource = pytest.importorskip("resource", reason="file size limits are POSIX")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, hard))
+    return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+class FullDisk:
+    """A file whose third write finds no space left on the device."""
+
+    def __init__(self, path, mode):
+        self.file, self.writes = builtins.open(path, mode), 0
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *failed):
+        self.file.close()
+
+    def write(self, content):
+        self.writes += 1
+        if self.writes == 3:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return self.file.write(content)
+
+
+def full_disk_by_errno(monkeypatch):
+    monkeypatch.setattr(features, "open", FullDisk, raising=False)
+    return lambda: monkeypatch.delattr(features, "open")
+
+
+@pytest.mark.parametrize("fill", [full_disk_by_limit, full_disk_by_errno])
+def test_a_full_disk_is_told_and_leaves_nothing_half_made(corpus, tmp_path, monkeypatch, fill):
+    threads = torch.get_num_threads()
+    undo = fill(monkeypatch)
+    try:
+        with pytest.raises(StoreError) as caught:
+            build(corpus, tmp_path)
+    finally:
+        undo()
+    message = str(caught.value)
+    assert str(tmp_path / "cache") in message
+    assert "MB. Free some space, or set ACL_CACHE" in message
+    assert caught.value.__cause__.errno in (errno.EFBIG, errno.ENOSPC)
+    assert list((tmp_path / "cache" / "logmel").iterdir()) == []
+    assert torch.get_num_threads() == threads
+    assert len(build(corpus, tmp_path).lengths) == 6  # with space again, all is well
+
+
+def test_a_cache_that_cannot_be_written_is_told(corpus, tmp_path):
+    (tmp_path / "cache").write_text("a file where the folder should be")
+    with pytest.raises(StoreError, match="Free some space, or set ACL_CACHE") as caught:
+        build(corpus, tmp_path)
+    assert "MB" not in str(caught.value)  # nothing was read, so nothing is known
+
+
+def test_a_store_that_was_damaged_says_what_to_delete(corpus, tmp_path):
+    build(corpus, tmp_path)
+    (folder,) = (tmp_path / "cache" / "logmel").iterdir()
+    with (folder / "frames.f16").open("r+b") as file:
+        file.truncate(1000)
+    with pytest.raises(StoreError, match="delete it, and it is made again") as caught:
+        build(corpus, tmp_path)
+    assert str(folder) in str(caught.value)
+
+
+KILLED = """
+import os, sys
+from pathlib import Path
+from acl_lib.datasets import AudioFolder
+from acl_lib.features import LogMel, LogMelStore
+class Killed(LogMel):
+    def read(self, path):
+        if path.name == "04.wav":
+            os._exit(9)  # no handler, no cleaning up
+        return super().read(path)
+corpus = AudioFolder.open(Path(sys.argv[1]), name="tiny")
+LogMelStore.build(corpus, Killed(), sys.argv[2], workers=1)
+"""
+
+
+def test_a_killed_build_leaves_no_store(corpus, tmp_path):
+    arguments = [tmp_path / "sounds" / "clips.csv", tmp_path / "cache"]
+    killed = subprocess.run([sys.executable, "-c", KILLED, *map(str, arguments)], check=False)
+    assert killed.returncode == 9
+    assert len(leftovers(tmp_path)) == 1  # it did begin
+    assert not list((tmp_path / "cache").rglob("index.json"))
+    assert len(build(corpus, tmp_path).lengths) == 6
+
+
+def test_torchs_threads_are_given_back(corpus, tmp_path, monkeypatch):
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        build(corpus, tmp_path, workers=2)
+        assert torch.get_num_threads() == 3
+        monkeypatch.setattr(features, "load_waveform", lambda *a, **k: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            build(corpus, tmp_path, LogMel(n_mels=32))
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+    assert leftovers(tmp_path) == []
+
+
+def test_a_store_made_meanwhile_by_another_process_is_taken(corpus, tmp_path, monkeypatch):
+    build(corpus, tmp_path)
+    (folder,) = (tmp_path / "cache" / "logmel").iterdir()
+    aside = folder.rename(tmp_path / "aside")
+    replace_folder = os.replace
+
+    def late(part, target):
+        aside.rename(folder)  # the other one was faster
+        replace_folder(part, target)
+
+    monkeypatch.setattr(features.os, "replace", late)
+    assert len(build(corpus, tmp_path).lengths) == 6
+    assert leftovers(tmp_path) == []

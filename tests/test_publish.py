@@ -1,0 +1,181 @@
+"""What the book prints: the values that were used, nothing of the run that made it."""
+
+import ast
+import os
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+
+from acl_lib import publish
+
+
+def notebook(*codes, parameters=None):
+    """One code cell per source; the cell of parameters comes first."""
+    cells = [new_code_cell(code) for code in codes]
+    if parameters is not None:
+        cells.insert(0, new_code_cell(parameters, metadata={"tags": ["parameters"]}))
+    for i, cell in enumerate(cells):
+        cell.id = str(i)
+    kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    return new_notebook(cells=cells, metadata={"kernelspec": kernel})
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """Folders for sources and copies in place of the project's; `write(name, nb)` adds a source."""
+    monkeypatch.setattr(publish, "SOURCES", tmp_path / "notebooks")
+    monkeypatch.setattr(publish, "COPIES", tmp_path / "book" / "notebooks")
+    monkeypatch.setattr(publish, "MATHJAX", tmp_path / "book" / "vendor" / "tex-svg.js")
+    monkeypatch.setattr(publish, "code_digest", lambda: "code")
+    monkeypatch.setenv("ACL_PUBLISH", "")  # publish sets both; they go back after the test
+    monkeypatch.setenv("TQDM_DISABLE", "")
+    publish.SOURCES.mkdir()
+
+    def write(name, nb):
+        nbformat.write(nb, publish.SOURCES / f"{name}.ipynb")
+
+    return write
+
+
+def copy(name):
+    return publish.COPIES / f"{name}.ipynb"
+
+
+def printed(path):
+    """Text outputs of a copy."""
+    cells = nbformat.read(path, as_version=4).cells
+    return "".join(o.get("text", "") for c in cells for o in c.get("outputs", []))
+
+
+@pytest.mark.parametrize(
+    ("shown", "injected", "expected"),
+    [
+        ('corpus = "synthetic"', 'corpus = "esc10"', 'corpus = "esc10"'),
+        ("seed: int = 0  # any", "# Parameters\nseed = 3", "seed: int = 3  # any"),
+        ('a = "x=1"  # b = 2\nb = 2', 'b = 5\na = "y"', 'a = "y"  # b = 2\nb = 5'),
+        ('word = "größer"  # ä', 'word = "kleiner"', 'word = "kleiner"  # ä'),
+        ("a = 1\nb = a", "a = 2", "a = 2\nb = a"),
+        ("a = 1", "other = 2", "a = 1"),
+    ],
+)
+def test_values_are_folded_into_the_authors_cell(shown, injected, expected):
+    assert publish.fold(shown, injected) == expected
+
+
+def test_assigned_sees_names_with_plain_values_only():
+    found = publish.assigned("a = 1\nb: int = 2\nc: int\nd, e = 1, 2\nf.x = 3\nprint(a)\na == 2")
+    assert {k: ast.literal_eval(v) for k, v in found.items()} == {"a": 1, "b": 2}
+
+
+def test_tidy_leaves_what_the_run_says_and_drops_what_the_run_was():
+    nb = notebook("f", parameters="alpha = 0.3")
+    nb.cells.insert(1, new_code_cell("alpha = 1", metadata={"tags": ["injected-parameters"]}))
+    nb.cells.append(new_markdown_cell("[a](../book/intro.md) and [b](02_b.ipynb)"))
+    code = nb.cells[2]
+    code.metadata |= {"papermill": {"duration": 1.0}, "execution": {}, "tags": ["hide-input"]}
+    view = "application/vnd.jupyter.widget-view+json"
+    code.outputs = [
+        new_output("stream", name="stderr", text="warning"),
+        new_output("stream", name="stdout", text=f"<f at 0x7FFEab12> {publish.ROOT}{os.sep}runs"),
+        new_output("display_data", {"text/html": "<b>", "text/plain": "<g at 0x1>", view: {}}),
+    ]
+    nb.metadata |= {"papermill": {}, "widgets": {}, "language_info": {"version": "3.11.7"}}
+    publish.tidy(nb)
+    parameters, code, text = nb.cells
+    assert parameters.source == "alpha = 1"
+    assert text.source == "[a](../intro.md) and [b](02_b.ipynb)"
+    assert code.metadata == {"tags": ["hide-input"]}
+    stream, display = code.outputs
+    assert stream.text == "<f> runs"
+    assert display.data == {"text/html": "<b>", "text/plain": "<g>"}
+    assert nb.metadata.keys() == {"kernelspec", "language_info"}
+    assert nb.metadata.language_info == {"name": "python"}
+
+
+def test_the_digest_follows_what_the_author_wrote_the_values_and_the_code():
+    def digest(nb=None, values=None, code="c"):
+        return publish.digest(nb or notebook("f()"), values or {"profile": "quick"}, code)
+
+    tagged, executed = notebook("f()"), notebook("f()")
+    tagged.cells[0].metadata["tags"] = ["hide-input"]
+    executed.cells[0].outputs = [new_output("stream", text="a")]
+    executed.cells[0].execution_count = 3
+    executed.metadata.kernelspec.display_name = "Python 3 (other)"
+    changed = [
+        digest(notebook("g()")),
+        digest(tagged),
+        digest(values={"profile": "laptop"}),
+        digest(code="d"),
+    ]
+    assert len({digest(), *changed}) == 5
+    assert digest(executed) == digest()
+
+
+def test_a_run_gives_its_values_and_only_the_known_ones(project, capsys):
+    where = "import os\nprint(corpus, n, os.path.basename(os.getcwd()))"
+    project("01_a", notebook(where, parameters='corpus = "esc10"\nn = 3'))
+    assert publish.main([]) == 0
+    assert printed(copy("01_a")) == "synthetic 3 notebooks\n"
+    first = copy("01_a").read_bytes()
+    assert b"injected" not in first
+    assert b"quick" not in first  # this notebook knows no profile
+    assert publish.MATHJAX.stat().st_size > 2_000_000
+    assert "1 executed, 0 current" in capsys.readouterr().out
+
+    assert publish.main([]) == 0
+    assert "0 executed, 1 current" in capsys.readouterr().out
+    assert publish.main(["01_a", "--force"]) == 0
+    assert copy("01_a").read_bytes() == first
+    assert list(publish.COPIES.glob("*.running.ipynb")) == []
+
+
+def test_a_failing_cell_is_named_and_nothing_finished_is_lost(project, capsys):
+    project("01_a", notebook("print('fine')"))
+    project("02_b", notebook("print('so far')", "1 / 0"))
+    assert publish.main([]) == 1
+    told = capsys.readouterr()
+    running = publish.COPIES / "02_b.running.ipynb"
+    assert "02_b.ipynb stopped: ZeroDivisionError: division by zero" in told.err
+    assert str(running) in told.err
+    assert "so far" in printed(running)
+    assert "ZeroDivisionError" in running.read_text()
+    assert copy("01_a").exists()
+    assert not copy("02_b").exists()
+
+    project("02_b", notebook("print('mended')"))
+    assert publish.main([]) == 0
+    assert "1 executed, 1 current" in capsys.readouterr().out
+    assert not running.exists()
+
+
+def test_copies_of_removed_notebooks_go(project):
+    publish.COPIES.mkdir(parents=True)
+    for name in ("09_gone.ipynb", "09_gone.running.ipynb"):
+        (publish.COPIES / name).touch()
+    assert publish.main([]) == 0
+    assert list(publish.COPIES.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--corpus", "esc11"], "esc11"),
+        (["--profile", "huge"], "huge"),
+        (["--corpus", "esc10"], "esc10"),
+    ],
+)
+def test_names_that_lead_nowhere_are_told_before_anything_runs(
+    project, tmp_path, monkeypatch, capsys, arguments, message
+):
+    monkeypatch.setenv("ACL_DATA", str(tmp_path / "empty"))
+    project("01_a", notebook("print(corpus)", parameters='corpus = "synthetic"'))
+    assert publish.main(arguments) == 2
+    assert message in capsys.readouterr().err
+    assert not publish.COPIES.exists()
+
+
+def test_an_unknown_notebook_is_told(project, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        publish.main(["07_none"])
+    assert "07_none" in capsys.readouterr().err
