@@ -143,4 +143,5 @@ if __name__ == "__main__":
     try:
         sys.exit(main())
     except KeyboardInterrupt:
+        print("\nInterrupted; what is finished stays, the same command goes on")
         sys.exit(130)

@@ -240,20 +240,23 @@ def test_noise_is_gaussian_of_a_sigma_uniform_up_to_the_largest():
     ids=["time", "frequency"],
 )
 def test_a_mask_is_one_full_run_of_bounded_width_filled_with_the_minimum(mask, axis):
-    x = patches(3000, bands=30, frames=31)
-    y = mask(count=1, max_width=12)(x, rng())
-    other = -3 - axis
+    x, generator = patches(3000, bands=30, frames=31), rng()
+    other, n = -3 - axis, x.shape[axis]
     lowest = x.amin((-2, -1), keepdim=True)
-    hidden = (y == lowest).all(other)[:, 0]  # (B, cells of the axis)
-    assert torch.equal(torch.where(hidden[:, None].unsqueeze(other), lowest, x), y)
-    edges = hidden.long().diff(dim=1, prepend=torch.zeros(3000, 1).long())
-    assert ((edges == 1).sum(1) <= 1).all()
-    width = hidden.sum(1)
-    assert stats.chisquare(width.bincount(minlength=13).numpy()).pvalue > 1e-3  # 0..12, alike
-    for w in (3, 12):  # a narrow run may start later than a wide one
-        start = hidden[width == w].long().argmax(1)
-        places = hidden.shape[1] - w + 1
-        assert stats.chisquare(start.bincount(minlength=places).numpy()).pvalue > 1e-3
+    widths = torch.zeros(13).long()  # 0..12, all alike
+    starts = {w: torch.zeros(n - w + 1).long() for w in (3, 12)}
+    for _ in range(8):
+        y = mask(count=1, max_width=12)(x, generator)
+        hidden = (y == lowest).all(other)[:, 0]  # (B, cells of the axis)
+        assert torch.equal(torch.where(hidden[:, None].unsqueeze(other), lowest, x), y)
+        edges = hidden.long().diff(dim=1, prepend=torch.zeros(3000, 1).long())
+        assert ((edges == 1).sum(1) <= 1).all()
+        width = hidden.sum(1)
+        widths += width.bincount(minlength=13)  # longer, and an error, if wider than 12
+        for w, seen in starts.items():  # a narrow run may start later than a wide one
+            seen += hidden[width == w].long().argmax(1).bincount(minlength=n - w + 1)
+    for seen in (widths, *starts.values()):
+        assert stats.chisquare(seen.numpy()).pvalue > 1e-3
 
 
 def test_two_masks_hide_up_to_two_widths_and_none_hides_nothing():
