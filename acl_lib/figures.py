@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import matplotlib.pyplot as plt
 import numpy as np
 from jaxtyping import Float, Int
 from matplotlib.axes import Axes
@@ -33,7 +34,7 @@ def log_mels(
     """
     columns = min(columns, len(mels))
     rows = -(-len(mels) // columns)
-    figure = Figure(figsize=(3 * columns, 2.1 * rows + 0.4), layout="constrained")
+    figure = _figure(3 * columns, 2.1 * rows + 0.4)
     axes = figure.subplots(rows, columns, sharey=True, squeeze=False)
     low = min(float(mel.quantile(0.02)) for mel in mels)
     high = max(float(mel.max()) for mel in mels)
@@ -65,7 +66,7 @@ def loss_curve(history: Sequence[float], *, chance: float | None = None) -> Figu
         history: nats, one value an epoch.
         chance: log(2B - 1) for NT-Xent; drawn as a dashed line.
     """
-    figure = Figure(figsize=(6, 3), layout="constrained")
+    figure = _figure(6, 3)
     axis = figure.subplots()
     axis.plot(range(1, len(history) + 1), history, "o-", ms=3, color=COLOURS[0], label="NT-Xent")
     if chance is not None:
@@ -83,7 +84,7 @@ def accuracies(results: dict[str, dict], names: dict[str, str]) -> Figure:
         results: `Record.results`.
         names: what to call each of them, in the order to draw.
     """
-    figure = Figure(figsize=(6.5, 0.55 * len(names) + 0.9), layout="constrained")
+    figure = _figure(6.5, 0.55 * len(names) + 0.9)
     axis = figure.subplots()
     for row, key in enumerate(names):
         got = results[key]
@@ -113,7 +114,7 @@ def seeds(runs: dict[str, Sequence[float]], means: dict[str, tuple[float, float,
         runs: name -> accuracy of each seed, as fractions.
         means: name -> mean and both ends of its interval.
     """
-    figure = Figure(figsize=(6.5, 0.5 * len(runs) + 0.9), layout="constrained")
+    figure = _figure(6.5, 0.5 * len(runs) + 0.9)
     axis = figure.subplots()
     for row, (name, values) in enumerate(runs.items()):
         mean, low, high = (100 * end for end in means[name])
@@ -138,7 +139,7 @@ def maps(
         labels: class of each clip.
         classes: their names.
     """
-    figure = Figure(figsize=(5 * len(points), 4.6), layout="constrained")
+    figure = _figure(5 * len(points), 4.6)
     axes = np.atleast_1d(figure.subplots(1, len(points)))
     labels = labels.numpy()
     for axis, (title, xy) in zip(axes, points.items(), strict=True):
@@ -151,6 +152,13 @@ def maps(
         axis.set(title=title, xticks=[], yticks=[])
     handles, names = axes[0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside lower center", ncols=5, fontsize=8, frameon=False)
+    return figure
+
+
+def _figure(width: float, height: float) -> Figure:
+    """An empty figure, in inches; a notebook draws it where it is returned, and only there."""
+    figure = plt.figure(figsize=(width, height), layout="constrained")
+    plt.close(figure)  # else pyplot draws it once more at the end of the cell
     return figure
 
 
