@@ -13,7 +13,7 @@ import platform
 import statistics
 import string
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -29,7 +29,7 @@ from .datasets import Corpus, cache_dir, open_corpus
 from .features import LogMel, LogMelStore
 from .models import ProjectionHead, ResNet18
 from .probing import embed, folds_by_group, linear_probe, log_mel_statistics
-from .statistics import wilson_interval
+from .statistics import seed_interval, wilson_interval
 from .training import half_precision, seed_everything, simclr_step, train, view_pairs
 
 # what a change to can change a number
@@ -112,6 +112,39 @@ class Record:
             f"({len(self.splits)} of them), {cost['wall_seconds']:.0f} s in all on {cost['device']}"
         )
         return "\n".join(lines)
+
+
+def over_seeds(records: Sequence[Record]) -> dict[str, dict]:
+    """Accuracies of the same method and protocol over seeds, and those of the baselines.
+
+    The baselines come from the records that pretrained on all clips, where there are any.
+
+    Returns:
+        name -> per_seed, mean, interval, train_cpu_seconds (mean of one pretraining). The
+        interval is Student's over seeds; of a single seed, Wilson's over its clips.
+    """
+    lenient = [r for r in records if r.recipe.pretrain_on == "all"] or records
+    groups: dict[str, list[tuple[Record, dict]]] = {}
+    for record in records:
+        loss = record.recipe.loss
+        name = "NT-Xent" if loss.alpha == 1 else f"ACL, alpha {loss.alpha:g}, {loss.reduction}"
+        name += f"; pretrained on {record.recipe.pretrain_on}"
+        groups.setdefault(name, []).append((record, record.results["trained"]))
+    groups["untrained encoder"] = [
+        (r, r.results["untrained"]) for r in {r.recipe.seed: r for r in lenient}.values()
+    ]
+    groups["log-mel statistics"] = [(r, r.results["statistics"]) for r in lenient[:1]]
+    rows = {}
+    for name, group in groups.items():
+        values = [result["accuracy"] for _, result in group]
+        seconds = [r.cost["train_cpu_seconds"] / len(r.splits) for r, _ in group]
+        rows[name] = {
+            "per_seed": values,
+            "mean": statistics.fmean(values),
+            "interval": seed_interval(values) if values[1:] else group[0][1]["interval"],
+            "train_cpu_seconds": statistics.fmean(seconds),
+        }
+    return rows
 
 
 def runs_dir() -> Path:

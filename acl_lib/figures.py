@@ -107,24 +107,23 @@ def accuracies(results: dict[str, dict], names: dict[str, str]) -> Figure:
     return figure
 
 
-def seeds(runs: dict[str, Sequence[float]], means: dict[str, tuple[float, float, float]]) -> Figure:
+def seeds(rows: dict[str, dict]) -> Figure:
     """Accuracy of every seed as a dot, and the mean over seeds with its interval.
 
     Args:
-        runs: name -> accuracy of each seed, as fractions.
-        means: name -> mean and both ends of its interval.
+        rows: name -> "per_seed", "mean" and "interval", as fractions; see `over_seeds`.
     """
-    figure = _figure(6.5, 0.5 * len(runs) + 0.9)
+    figure = _figure(7, 0.45 * len(rows) + 0.9)
     axis = figure.subplots()
-    for row, (name, values) in enumerate(runs.items()):
-        mean, low, high = (100 * end for end in means[name])
-        axis.plot([100 * v for v in values], [row - 0.18] * len(values), "o", ms=4, color="0.5")
+    for at, row in enumerate(rows.values()):
+        mean, (low, high) = 100 * row["mean"], (100 * end for end in row["interval"])
+        axis.plot([100 * v for v in row["per_seed"]], [at - 0.2] * len(row["per_seed"]), "k.")
         axis.errorbar(
-            mean, row, xerr=[[mean - low], [high - mean]], fmt="D", color=COLOURS[0], capsize=4
+            mean, at, xerr=[[mean - low], [high - mean]], fmt="D", color=COLOURS[0], capsize=4
         )
-    axis.set_yticks(range(len(runs)), runs)
-    axis.set_ylim(len(runs) - 0.4, -0.6)
-    axis.set_xlabel("test clips classified right (%): seeds (dots), mean, 95 % interval")
+    axis.set_yticks(range(len(rows)), rows)
+    axis.set_ylim(len(rows) - 0.4, -0.6)
+    axis.set_xlabel("test clips classified right (%): each seed, mean, 95 % interval")
     _open(axis)
     return figure
 
