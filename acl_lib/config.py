@@ -98,7 +98,8 @@ class TrainConfig:
     precision: str = "auto"  # "auto": bfloat16 where the processor has it; "float32"; "bfloat16"
 
     def __post_init__(self) -> None:
-        _require(self.width >= 1, "width >= 1", self.width)
+        # below, the gradients of torch 2.11's channels-last convolutions run over their memory
+        _require(self.width >= 8, "width >= 8", self.width)
         _require(self.epochs >= 1, "epochs >= 1", self.epochs)
         _require(self.batch >= 2, "batch >= 2: one clip has no negatives", self.batch)
         _require(self.optimizer in OPTIMIZERS, f"optimizer in {OPTIMIZERS}", self.optimizer)

@@ -122,7 +122,12 @@ def over_seeds(records: Sequence[Record]) -> dict[str, dict]:
     Returns:
         name -> per_seed, mean, interval, train_cpu_seconds (mean of one pretraining). The
         interval is Student's over seeds; of a single seed, Wilson's over its clips.
+
+    Raises:
+        ValueError: no records.
     """
+    if not records:
+        raise ValueError("no records to compare: make some with `acl run ... --record FILE`")
     lenient = [r for r in records if r.recipe.pretrain_on == "all"] or records
     groups: dict[str, list[tuple[Record, dict]]] = {}
     for record in records:

@@ -161,12 +161,12 @@ def make_optimizer(
         return made, torch.optim.lr_scheduler.MultiStepLR(made, drops)
     if config.optimizer == "adamw":
         made = torch.optim.AdamW(weights, lr=config.lr, weight_decay=config.weight_decay)
-        total = max(steps, 2)
+        total = max(steps, 3)
         return made, torch.optim.lr_scheduler.OneCycleLR(
             made,
             config.lr,
             total_steps=total,
-            pct_start=max(0.1, 2 / total),  # at least one step: torch divides by their number
+            pct_start=max(0.1, 2 / total),  # up and down take a step at least: torch divides by it
         )
     raise ValueError(f"optimizer must be sgd or adamw; got {config.optimizer!r}")
 

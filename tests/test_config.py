@@ -130,7 +130,7 @@ def test_an_unknown_name_or_a_wrong_type_is_told_by_name(call, says):
         (LossConfig, {"reduction": "sum"}),
         (TrainConfig, {"batch": 1}),
         (TrainConfig, {"epochs": 0}),
-        (TrainConfig, {"width": 0}),
+        (TrainConfig, {"width": 4}),
         (TrainConfig, {"lr": 0.0}),
         (TrainConfig, {"weight_decay": -1.0}),
         (TrainConfig, {"optimizer": "adam"}),

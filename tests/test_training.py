@@ -23,7 +23,7 @@ from acl_lib.training import (
 )
 
 CLIPS = 12
-QUICK = TrainConfig(width=4, epochs=4, batch=6, lr=0.05, precision="float32")
+QUICK = TrainConfig(width=8, epochs=4, batch=6, lr=0.05, precision="float32")
 PLAIN = ViewConfig(mix_back=0.0, crop_scale=1.0, compander=1.0, noise=0.0)
 
 
@@ -52,8 +52,8 @@ def closeness(encoder, head, store, clips) -> float:
 def test_the_loss_falls_and_the_views_of_a_clip_come_closer(alpha):
     store, pool = striped_store(CLIPS), torch.arange(CLIPS)
     torch.manual_seed(0)
-    untrained = ResNet18(4), ProjectionHead(32, 32, 32)
-    config = TrainConfig(width=4, epochs=12, batch=6, lr=0.05, precision="float32")
+    untrained = ResNet18(8), ProjectionHead(64, 32, 32)
+    config = TrainConfig(width=8, epochs=12, batch=6, lr=0.05, precision="float32")
     history, encoder, head = pretrain(store, pool, config=config, loss=LossConfig(alpha=alpha))
     assert len(history) == 12 and history[-1] < 0.9 * history[0]
     if alpha:  # else nothing trains the head
@@ -225,9 +225,9 @@ def test_half_precision_is_where_it_was_asked_for():
 
 def test_bfloat16_trains_to_about_the_same_loss():
     store, pool = striped_store(CLIPS), torch.arange(CLIPS)
-    config = TrainConfig(width=4, epochs=2, batch=6, lr=0.01, precision="bfloat16")
+    config = TrainConfig(width=8, epochs=2, batch=6, lr=0.01, precision="bfloat16")
     half, _, _ = pretrain(store, pool, config=config)
-    config = TrainConfig(width=4, epochs=2, batch=6, lr=0.01, precision="float32")
+    config = TrainConfig(width=8, epochs=2, batch=6, lr=0.01, precision="float32")
     assert half == pytest.approx(pretrain(store, pool, config=config)[0], rel=0.05)
 
 
@@ -277,7 +277,7 @@ def test_every_step_of_the_papers_text_can_be_switched_on_and_all_off():
         (0, ViewConfig(), "no clips to train on"),
         (1, ViewConfig(), "needs 2 backgrounds besides itself; got a pool of 1"),
         (2, ViewConfig(), "needs 2 backgrounds besides itself; got a pool of 2"),
-        (1, PLAIN, "at least 2"),
+        (1, PLAIN, "need B >= 2 clips, got 1"),
     ],
 )
 def test_a_pool_too_small_to_learn_from_is_told(clips, views, says):
