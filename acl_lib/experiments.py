@@ -96,7 +96,8 @@ class Record:
         seen = "all clips, no labels" if r.pretrain_on == "all" else "the training clips only"
         lines = [
             f"{r.name} on {r.corpus}: profile {r.profile}, seed {r.seed}, alpha {r.loss.alpha:g}, "
-            f"temperature {r.loss.temperature:g}; pretrained on {seen}",
+            f"temperature {r.loss.temperature:g}",
+            f"pretrained on {seen}",
             f"{'':31} accuracy   95 % interval   clips   folds",
         ]
         for key, name in NAMES.items():

@@ -72,6 +72,7 @@ def loss_curve(history: Sequence[float], *, chance: float | None = None) -> Figu
     if chance is not None:
         axis.axhline(chance, color=COLOURS[6], ls="--", lw=1, label=f"chance, {chance:.2f} nats")
     axis.set(xlabel="epoch", ylabel="loss (nats)", ylim=(0, None))
+    axis.xaxis.get_major_locator().set_params(integer=True)
     axis.legend(frameon=False)
     _open(axis)
     return figure

@@ -214,9 +214,8 @@ def test_made_sounds_have_librosas_log_mel():
     rng = torch.Generator().manual_seed(0)
     click = torch.zeros(30_000)
     click[12_345] = 1
-    swept = 0.5 * torch.sin(torch.linspace(0, 200, 40_000) ** 2)  # to 7 kHz
     noise = 0.1 * torch.randn(40_001, generator=rng)
-    for wav in (click, swept, noise, torch.from_numpy(tone(1000, 1.5)).float()):
+    for wav in (click, noise, torch.from_numpy(tone(1000, 1.5)).float()):
         expected = librosa_log_mel(wav)
         wrong = np.abs(LogMel()(wav).numpy() - expected)
         # single precision ends some 60 dB below the loudest band of a frame

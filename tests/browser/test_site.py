@@ -46,6 +46,7 @@ def visit(browser):
     def open_page(name, *, scheme="light", width=1280, height=800):
         size = {"width": width, "height": height}
         contexts.append(browser.new_context(color_scheme=scheme, viewport=size))
+        contexts[-1].set_default_timeout(120_000)  # a busy machine is slow, not wrong
         page = contexts[-1].new_page()
         page.complaints = []
 
@@ -70,7 +71,7 @@ def visit(browser):
         context.close()
 
 
-# Text against the first painted ground below it; a theme that fades colours in is waited for.
+# Text against the first painted ground below it.
 FAINT = """() => {
   const light = ([r, g, b]) => [r, g, b].map(v => v / 255)
     .map(v => v <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4)
@@ -119,6 +120,7 @@ def test_a_page_is_complete_readable_and_quiet(visit, name, scheme):
     assert page.locator("html").get_attribute("data-theme") == scheme
     page.evaluate("window.MathJax?.startup?.promise")
     assert page.evaluate(UNSET) == []
+    page.add_style_tag(content="* { transition: none !important }")  # no colour half way
     assert page.evaluate(FAINT) == []
     for player in page.locator(".acl-audio audio").all():
         assert player.get_attribute("src").startswith("data:audio/mpeg;base64,")
