@@ -1,6 +1,7 @@
 """The loop learns, repeats itself bit for bit, and never sees a clip outside its pool."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -53,11 +54,10 @@ def test_the_loss_falls_and_the_views_of_a_clip_come_closer(alpha):
     store, pool = striped_store(CLIPS), torch.arange(CLIPS)
     torch.manual_seed(0)
     untrained = ResNet18(8), ProjectionHead(64, 32, 32)
-    config = TrainConfig(width=8, epochs=12, batch=6, lr=0.05, precision="float32")
+    config = replace(QUICK, epochs=30, batch=12, optimizer="adamw", lr=3e-3)
     history, encoder, head = pretrain(store, pool, config=config, loss=LossConfig(alpha=alpha))
-    assert len(history) == 12 and history[-1] < 0.9 * history[0]
-    if alpha:  # else nothing trains the head
-        assert closeness(encoder, head, store, pool) > closeness(*untrained, store, pool) + 0.1
+    assert len(history) == 30 and sum(history[-5:]) < 0.6 * sum(history[:5])
+    assert closeness(encoder, head, store, pool) > closeness(*untrained, store, pool) + 0.3
 
 
 def test_the_same_seed_gives_the_same_history_bit_for_bit_and_another_seed_does_not():
@@ -225,10 +225,10 @@ def test_half_precision_is_where_it_was_asked_for():
 
 def test_bfloat16_trains_to_about_the_same_loss():
     store, pool = striped_store(CLIPS), torch.arange(CLIPS)
-    config = TrainConfig(width=8, epochs=2, batch=6, lr=0.01, precision="bfloat16")
-    half, _, _ = pretrain(store, pool, config=config)
-    config = TrainConfig(width=8, epochs=2, batch=6, lr=0.01, precision="float32")
-    assert half == pytest.approx(pretrain(store, pool, config=config)[0], rel=0.05)
+    config = replace(QUICK, epochs=2, lr=0.01)
+    exact, _, _ = pretrain(store, pool, config=config)
+    half, _, _ = pretrain(store, pool, config=replace(config, precision="bfloat16"))
+    assert half == pytest.approx(exact, rel=0.05)
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
