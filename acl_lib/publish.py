@@ -82,6 +82,12 @@ def plain(text: str) -> str:
     return re.sub(r" at 0x[0-9A-Fa-f]+", "", text).replace(f"{ROOT}{os.sep}", "")
 
 
+def passing(output: nbformat.NotebookNode) -> bool:
+    """Whether an output was meant for the one who waited: standard error, and progress bars."""
+    shown = output.get("data", {}).get("text/plain", "")
+    return output.get("name") == "stderr" or re.search(r"\d+%\|.*\[\d\d:\d\d", shown) is not None
+
+
 def tidy(nb: nbformat.NotebookNode) -> nbformat.NotebookNode:
     """Papermill's result as it is printed: one parameter cell, nothing that needs a kernel."""
     if injected := parameter_cell(nb, "injected-parameters"):
@@ -94,7 +100,7 @@ def tidy(nb: nbformat.NotebookNode) -> nbformat.NotebookNode:
         if cell.cell_type == "markdown":  # the copy lies one folder deeper in the book
             cell.source = cell.source.replace("](../book/", "](../")
         else:
-            cell.outputs = [o for o in cell.get("outputs", []) if o.get("name") != "stderr"]
+            cell.outputs = [o for o in cell.get("outputs", []) if not passing(o)]
         for output in cell.get("outputs", []):
             data = output.get("data", {})
             if "text/html" in data:  # it stands for the widget, which has no kernel in the book
@@ -205,8 +211,7 @@ def main(argv: list[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 2
 
-    # kernels inherit these: pictures of sliders instead of sliders, no progress bars on the pages
-    os.environ |= {"ACL_PUBLISH": "1", "TQDM_DISABLE": "1"}
+    os.environ["ACL_PUBLISH"] = "1"  # kernels inherit it: pictures of sliders instead of sliders
     for i, (path, copy, values, stamp) in enumerate(todo, 1):
         given = "".join(f", {k} {v}" for k, v in values.items())
         print(f"[{i}/{len(todo)}] {path.name}{given}", flush=True)

@@ -28,8 +28,7 @@ def project(tmp_path, monkeypatch):
     monkeypatch.setattr(publish, "COPIES", tmp_path / "book" / "notebooks")
     monkeypatch.setattr(publish, "MATHJAX", tmp_path / "book" / "vendor" / "tex-svg.js")
     monkeypatch.setattr(publish, "code_digest", lambda: "code")
-    monkeypatch.setenv("ACL_PUBLISH", "")  # publish sets both; they go back after the test
-    monkeypatch.setenv("TQDM_DISABLE", "")
+    monkeypatch.setenv("ACL_PUBLISH", "")  # publish sets it; it goes back after the test
     publish.SOURCES.mkdir()
 
     def write(name, nb):
@@ -75,8 +74,10 @@ def test_tidy_leaves_what_the_run_says_and_drops_what_the_run_was():
     code = nb.cells[2]
     code.metadata |= {"papermill": {"duration": 1.0}, "execution": {}, "tags": ["hide-input"]}
     view = "application/vnd.jupyter.widget-view+json"
+    bar = "acl, all:   0%|          | 0/8000 [00:00<?, ?clip/s]"
     code.outputs = [
         new_output("stream", name="stderr", text="warning"),
+        new_output("display_data", {"text/plain": bar, view: {}}),
         new_output("stream", name="stdout", text=f"<f at 0x7FFEab12> {publish.ROOT}{os.sep}runs"),
         new_output("display_data", {"text/html": "<b>", "text/plain": "<g at 0x1>", view: {}}),
     ]

@@ -49,7 +49,7 @@ def closeness(encoder, head, store, clips) -> float:
     return (cosine.trace() / n - (cosine.sum() - cosine.trace()) / (n * (n - 1))).item()
 
 
-@pytest.mark.parametrize("alpha", [1.0, 0.3, 0.0])
+@pytest.mark.parametrize("alpha", [1.0, 0.3])
 def test_the_loss_falls_and_the_views_of_a_clip_come_closer(alpha):
     store, pool = striped_store(CLIPS), torch.arange(CLIPS)
     torch.manual_seed(0)
