@@ -4,7 +4,7 @@ Widths 16, 32 and 64, in float32 and bfloat16: views, forward, loss, backward, o
 of 32 clips of the synthetic corpus; then the network alone, on ready views. One thread, process
 CPU time, least of several rounds. Prints a table, writes book/results/benchmark_step.json.
 
-    python benchmarks/step.py [--widths 16 32 64] [--rounds 3] [--out FILE]
+    python benchmarks/step.py [--widths 16 32 64] [--rounds 3] [--emulate] [--out FILE]
 """
 
 import argparse
@@ -58,20 +58,22 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--widths", type=int, nargs="+", default=[16, 32, 64])
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--emulate", action="store_true", help="bfloat16 also without hardware")
     parser.add_argument("--out", type=Path, default=RECORD)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    if not (native := half_precision("auto", "cpu")):
-        print("This processor has no bfloat16 instructions: bfloat16 is emulated, and slow.")
+    native = half_precision("auto", "cpu")
+    precisions = ("float32", "bfloat16") if native or options.emulate else ("float32",)
+    if not native:
+        print("This processor has no bfloat16 instructions; --emulate measures how slow it gets.")
     base = recipe("acl", profile="laptop")
     store = open_store(open_recipe_corpus(recipe("acl")), base)
     clips, rows = torch.arange(len(store.starts)), []
     print(f"{'width':>5} {'precision':>9} {'clips/s':>9} {'ms a step':>10} {'outside network':>16}")
     for width in options.widths:
-        for precision in ("float32", "bfloat16"):
+        for precision in precisions:
             settings = recipe("acl", profile="laptop", width=width, precision=precision)
-            rounds = options.rounds if native or precision == "float32" else 1
-            seconds = least_cpu_seconds(stages(settings, store, clips), rounds=rounds)
+            seconds = least_cpu_seconds(stages(settings, store, clips), rounds=options.rounds)
             row = {
                 "width": width,
                 "precision": precision,
