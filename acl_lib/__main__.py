@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -55,6 +56,8 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
+    # read when torch is imported: threads that spin while they wait slow a busy machine tenfold
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     import torch  # after the arguments, so that a typing error answers at once
 
     from .experiments import run
