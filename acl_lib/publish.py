@@ -3,8 +3,8 @@
     python3 run.py book                           # calls this, with ACL_DATA and its like set
     python -m acl_lib.publish [NAME ...] [--corpus NAME] [--profile NAME] [--force]
 
-A copy is left alone while the notebook's sources and tags, the parameters it was given and the code
-of acl_lib are what they were. An interrupted run goes on with what is not done.
+A copy is left alone while the notebook's sources and tags, the parameters it was given, the code of
+acl_lib and the book's records are what they were. An interrupted run goes on with what is not done.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from . import config
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = ROOT / "notebooks"
 COPIES = ROOT / "book" / "notebooks"
+RESULTS = ROOT / "book" / "results"
 MATHJAX = ROOT / "book" / "static" / "vendor" / "mathjax" / "tex-svg.js"
 
 
@@ -50,11 +51,11 @@ def parameter_cell(nb: nbformat.NotebookNode, tag: str = "parameters"):
 
 
 def code_digest() -> str:
-    """Changes with every byte of acl_lib that a notebook can run."""
+    """Changes with every byte of acl_lib that a notebook can run and of the records it can read."""
     digest = hashlib.sha256()
-    package = Path(__file__).parent
-    for path in sorted(p for p in package.rglob("*") if p.suffix in {".py", ".mjs"}):
-        digest.update(path.relative_to(package).as_posix().encode() + b"\0" + path.read_bytes())
+    for folder, kinds in ((Path(__file__).parent, {".py", ".mjs"}), (RESULTS, {".json"})):
+        for path in sorted(p for p in folder.rglob("*") if p.suffix in kinds):
+            digest.update(path.relative_to(folder).as_posix().encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()
 
 

@@ -180,3 +180,10 @@ def test_an_unknown_notebook_is_told(project, capsys):
     with pytest.raises(SystemExit, match="2"):
         publish.main(["07_none"])
     assert "07_none" in capsys.readouterr().err
+
+
+def test_a_new_record_is_a_reason_to_print_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(publish, "RESULTS", tmp_path)
+    before = publish.code_digest()
+    (tmp_path / "run.json").write_text("{}")
+    assert publish.code_digest() != before
