@@ -51,7 +51,7 @@ def environment() -> dict[str, str]:
     for name, folder in FOLDERS.items():
         given = env.get(name)
         env[name] = str(Path(given).expanduser().absolute() if given else ROOT / folder)
-    # threads that spin while they wait slow a busy machine down tenfold
+    # threads that spin while they wait slow a busy machine down
     env.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     return env
 

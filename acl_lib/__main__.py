@@ -56,7 +56,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
-    # read when torch is imported: threads that spin while they wait slow a busy machine tenfold
+    # read when torch is imported: threads that spin while they wait slow a busy machine down
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     import torch  # after the arguments, so that a typing error answers at once
 
