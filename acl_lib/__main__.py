@@ -9,69 +9,144 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from .config import LOSSES, PROFILES, recipe
+from .config import PROFILES, RECIPES, Recipe, from_json, recipe, with_settings
+
+CORPUS_HELP = "synthetic, esc10, esc50, fsdnoisy18k, or folder:PATH with your own sounds"
+EXAMPLES = """examples:
+  acl run contrastive                                  half a minute on the made-up corpus
+  acl run acl --set alpha=0.5 --seed 3                 another weight, another seed
+  acl run supervised --corpus esc10 --profile laptop   real sounds, minutes to an hour
+  acl report runs                                      all records below a folder, compared
+"""
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; errors the reader can mend come as one message, not a traceback."""
-    parser = argparse.ArgumentParser(prog="acl", description="Contrastive learning of audio.")
+    args = _parser().parse_args(argv)
+    # read when torch is imported: threads that spin while they wait slow a busy machine down
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    try:
+        return args.work(args)
+    except (ValueError, OSError, FloatingPointError) as error:
+        print(f"acl: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("acl: stopped; the same command goes on from here", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="acl",
+        description="Contrastive learning of audio.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
 
-    one = commands.add_parser("run", help="pretrain an encoder, probe it, write the record")
-    one.add_argument("recipe", choices=list(LOSSES), help="contrastive: NT-Xent; acl: the paper's")
-    one.add_argument("--corpus", default="synthetic", help="synthetic, esc10, esc50, fsdnoisy18k")
-    one.add_argument("--profile", default="quick", choices=list(PROFILES))
-    one.add_argument("--seed", type=int, default=0)
-    one.add_argument(
-        "--pretrain-on",
-        default="train",
-        choices=["train", "all"],
-        help="train: the test fold is unseen (default); all: every clip, without labels",
+    look = commands.add_parser("corpora", help="what is in a corpus, and what is wrong with it")
+    look.add_argument("corpus", nargs="?", default="synthetic", help=CORPUS_HELP)
+    look.add_argument("--download", action="store_true", help="fetch it first, if it can be")
+    look.set_defaults(work=_corpora)
+
+    make = commands.add_parser("prepare", help="make the log-mels of a corpus before they are used")
+    _add_recipe(make)
+    make.add_argument("--download", action="store_true", help="fetch the corpus first")
+    make.set_defaults(work=_prepare)
+
+    one = commands.add_parser("run", help="train a network, probe it, write the record")
+    _add_recipe(one)
+    _add_machine(one)
+    one.add_argument("--record", type=Path, metavar="FILE", help="also write the record here")
+    one.add_argument("--again", action="store_true", help="run even if the record exists")
+    one.set_defaults(work=_run)
+
+    ask = commands.add_parser("probe", help="ask a record's networks about another corpus")
+    ask.add_argument("record", type=Path, help="record.json in the folder of a run")
+    ask.add_argument("--corpus", help=f"{CORPUS_HELP}; the record's own by default")
+    ask.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="of the probe"
     )
-    one.add_argument(
+    ask.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
+    ask.set_defaults(work=_probe)
+
+    tell = commands.add_parser("report", help="compare records: seeds, intervals, paired tests")
+    tell.add_argument("records", type=Path, nargs="+", help="record files, or folders of them")
+    tell.set_defaults(work=_report)
+
+    same = commands.add_parser("reproduce", help="run a record again; is every number the same?")
+    same.add_argument("record", type=Path)
+    same.add_argument("--device", choices=["cpu", "cuda"], help="default: the record's")
+    same.set_defaults(work=_reproduce)
+    return parser
+
+
+def _add_recipe(command: argparse.ArgumentParser) -> None:
+    command.add_argument("recipe", help=f"{', '.join(RECIPES)}; or a file: a recipe as JSON")
+    command.add_argument("--corpus", help=f"{CORPUS_HELP} (default: synthetic)")
+    command.add_argument(
+        "--profile",
+        choices=list(PROFILES),
+        help="size of network and schedule (default: quick; paper for the paper's recipes)",
+    )
+    command.add_argument("--seed", type=int, help="decides weights and draws (default: 0)")
+    command.add_argument(
+        "--pretrain-on",
+        metavar="CLIPS",
+        help="train: the test fold is unseen (default); all: every clip, without labels; or a "
+        "subset: clean, noisy, noisy_small",
+    )
+    command.add_argument(
         "--set",
         action="append",
         default=[],
         metavar="NAME=VALUE",
         help="any setting of the recipe, such as alpha=0.5 or epochs=10",
     )
-    one.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
-    one.add_argument("--threads", type=int, help="processor threads (default: all cores)")
-    one.add_argument("--record", type=Path, metavar="FILE", help="also write the record here")
-    one.add_argument("--again", action="store_true", help="run even if the record exists")
-    one.add_argument(
+    command.add_argument(
         "--skip-unreadable", action="store_true", help="take unreadable files as silence"
     )
 
-    look = commands.add_parser("corpora", help="what is in a corpus, and what is wrong with it")
-    look.add_argument("corpus", nargs="?", default="synthetic")
-    look.add_argument("--download", action="store_true", help="fetch it first, if it can be")
 
-    args = parser.parse_args(argv)
-    try:
-        return _run(args) if args.command == "run" else _corpora(args)
-    except (ValueError, OSError, FloatingPointError) as error:
-        print(f"acl: {error}", file=sys.stderr)
-        return 1
+def _add_machine(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
+    command.add_argument("--threads", type=int, help="processor threads (default: all cores)")
+
+
+def _corpora(args: argparse.Namespace) -> int:
+    from .datasets import open_corpus
+
+    print(open_corpus(args.corpus, download=args.download).validate(progress=_terminal()))
+    return 0
+
+
+def _prepare(args: argparse.Namespace) -> int:
+    wanted = _wanted(args)
+    from .datasets import open_corpus
+    from .experiments import open_recipe_corpus, open_store
+
+    if args.download:
+        open_corpus(wanted.corpus, download=True)
+    corpus = open_recipe_corpus(wanted)
+    store = open_store(corpus, wanted, skip_unreadable=args.skip_unreadable, progress=_terminal())
+    seconds = len(store.frames) * wanted.mel.hop_length / wanted.mel.sample_rate
+    print(f"{corpus.name}: {len(corpus)} clips, {seconds / 3600:.2f} hours of log-mels are ready")
+    return 0
 
 
 def _run(args: argparse.Namespace) -> int:
-    # read when torch is imported: threads that spin while they wait slow a busy machine down
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    import torch  # after the arguments, so that a typing error answers at once
+    wanted = _wanted(args)
+    if args.threads is not None and args.threads < 1:
+        raise ValueError(f"--threads must be at least 1; got {args.threads}")
+    from .experiments import run  # after the arguments: a typing error is answered at once
 
-    from .experiments import run
-
-    options = {key: getattr(args, key) for key in ("profile", "corpus", "seed", "pretrain_on")}
-    settings = dict(_setting(text) for text in args.set)
-    if own := settings.keys() & {"name", *options}:
-        raise ValueError(f"--set is not for {', '.join(sorted(own))}: see acl run --help")
-    wanted = recipe(args.recipe, **options, **settings)
-    if args.threads is not None:
-        if args.threads < 1:
-            raise ValueError(f"--threads must be at least 1; got {args.threads}")
-        torch.set_num_threads(args.threads)
-    record = run(wanted, device=args.device, again=args.again, skip_unreadable=args.skip_unreadable)
+    record = run(
+        wanted,
+        device=args.device,
+        threads=args.threads,
+        again=args.again,
+        skip_unreadable=args.skip_unreadable,
+    )
     if args.record:
         record = replace(record, path=args.record)
         record.write()
@@ -80,11 +155,57 @@ def _run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _corpora(args: argparse.Namespace) -> int:
-    from .datasets import open_corpus
+def _probe(args: argparse.Namespace) -> int:
+    from .experiments import probe
+    from .records import Record, results_table
 
-    print(open_corpus(args.corpus, download=args.download).validate())
+    record = Record.read(args.record)
+    settings = dict(map(_setting, args.set))
+    results = probe(record, corpus=args.corpus, device=args.device, **settings)
+    print(
+        f"{record.recipe.name}, trained on {record.recipe.corpus}; asked about "
+        f"{args.corpus or record.recipe.corpus}"
+    )
+    print(results_table(results))
     return 0
+
+
+def _report(args: argparse.Namespace) -> int:
+    from .records import read_all, report
+
+    print(report(read_all(args.records)))
+    return 0
+
+
+def _reproduce(args: argparse.Namespace) -> int:
+    from .experiments import reproduce
+    from .records import Record
+
+    record = Record.read(args.record)
+    lines = reproduce(record, device=args.device)
+    print(record.table())
+    if lines:
+        print(f"\n{len(lines)} values differ:", *lines[:20], sep="\n  ")
+        return 1
+    print("\nrepeated exactly: every number of the record, times apart")
+    return 0
+
+
+def _wanted(args: argparse.Namespace) -> Recipe:
+    """The recipe that the arguments describe."""
+    settings = dict(map(_setting, args.set))
+    options = {key: getattr(args, key) for key in ("profile", "corpus", "seed", "pretrain_on")}
+    if own := settings.keys() & {"name", *options}:
+        raise ValueError(f"--set is not for {', '.join(sorted(own))}: see acl run --help")
+    settings |= {key: value for key, value in options.items() if value is not None}
+    if not args.recipe.endswith(".json"):
+        return recipe(args.recipe, **settings)
+    if args.profile:
+        raise ValueError("--profile is for named recipes: a file says all of it")
+    try:
+        return with_settings(from_json(Path(args.recipe).read_text(encoding="utf-8")), **settings)
+    except ValueError as error:
+        raise ValueError(f"{args.recipe}: {error}") from None
 
 
 def _setting(text: str) -> tuple[str, object]:
@@ -95,6 +216,11 @@ def _setting(text: str) -> tuple[str, object]:
         return name, ast.literal_eval(value)
     except (ValueError, SyntaxError):
         return name, value
+
+
+def _terminal() -> bool:
+    """Whether someone watches: bars are drawn there, and nowhere else."""
+    return sys.stderr.isatty()
 
 
 if __name__ == "__main__":

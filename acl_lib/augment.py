@@ -42,7 +42,7 @@ class RandomResizedCrop:
 
     The result equals Pillow's crop and bilinear resize to 1e-5. Up to ten boxes are drawn, the
     first that fits is used, else the whole patch. With the defaults an accepted box keeps 93 % of
-    each axis on average.
+    each axis on average, and none fits a patch whose bands / frames lie outside 3/5 to 5/3.
 
     Source: Fonseca et al. 2021, whose code crops a time x frequency image, so that ``ratio``, width
     over height, is bands / frames. Our patches are (F, P); ``ratio`` keeps that meaning.

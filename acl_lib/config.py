@@ -1,4 +1,4 @@
-"""What a run is: frozen dataclasses, three profiles, JSON in and out."""
+"""What a run is: frozen dataclasses, named recipes, four profiles, JSON in and out."""
 
 from __future__ import annotations
 
@@ -9,11 +9,20 @@ import math
 import typing
 from dataclasses import asdict, dataclass, field, replace
 
-RESAMPLERS = ("soxr_vhq", "soxr_hq", "soxr_mq", "soxr_lq", "soxr_qq")
+RESAMPLERS = ("soxr_vhq", "soxr_hq", "soxr_mq", "soxr_lq", "soxr_qq", "kaiser_best")
 REDUCTIONS = ("paper_scaled", "paper_code", "mean")  # as in losses
-OPTIMIZERS = ("sgd", "adamw")
+METHODS = ("simclr", "supervised")
+NETWORKS = ("resnet18", "baseline_cnn")
+PATCHES = ("random", "all")
+STANDARDISE = ("global", "band")
+OPTIMIZERS = ("sgd", "adamw", "adam")
 PRECISIONS = ("auto", "float32", "bfloat16")
-PRETRAIN_ON = ("train", "all")
+SELECT_BY = ("last", "knn", "loss")
+SOLVERS = ("lbfgs", "sgd")
+SUBSETS = ("clean", "noisy", "noisy_small")  # of the training clips, in corpora that have them
+TRAIN_ON = ("train", "all", *SUBSETS)
+PROBE_ON = ("train", *SUBSETS)
+SELECT_ON = ("share", *SUBSETS)
 
 
 def _require(ok, rule: str, got) -> None:
@@ -32,7 +41,9 @@ class MelConfig:
     n_mels: int = 96
     fmin: float = 50.0  # Hz
     fmax: float = 10_500.0  # Hz
-    resampler: str = "soxr_hq"  # band-limited
+    resampler: str = "soxr_hq"  # band-limited; "kaiser_best" is the authors'
+    floor: float = 1.1e-8  # power added before the logarithm
+    min_seconds: float = 1.0  # a shorter clip is repeated to this length
 
     def __post_init__(self) -> None:
         _require(self.hop_length >= 1, "hop_length >= 1", self.hop_length)
@@ -41,6 +52,8 @@ class MelConfig:
         bounds, half = (self.fmin, self.fmax), self.sample_rate / 2
         _require(0 <= self.fmin < self.fmax <= half, f"0 <= fmin < fmax <= {half:g} Hz", bounds)
         _require(self.resampler in RESAMPLERS, f"resampler in {RESAMPLERS}", self.resampler)
+        _require(self.floor > 0, "floor > 0: silence has no logarithm", self.floor)
+        _require(self.min_seconds > 0, "min_seconds > 0", self.min_seconds)
 
 
 @dataclass(frozen=True)
@@ -52,6 +65,9 @@ class ViewConfig:
     """
 
     patch_frames: int = 101  # about 1 s
+    patches: str = "random"  # an epoch is one draw a clip; "all": every patch (supervised only)
+    patch_hop: int = 50  # frames between the patches of "all"
+    last_start: bool = True  # False: a patch never starts at the last possible frame, as theirs
     mix_back: float = 0.05  # largest energy of the background, relative to the patch
     crop_scale: float = 0.8  # smallest share of the area that a crop keeps; 1 is off
     compander: float = 0.75  # smallest factor on the log10 power; 1 is off
@@ -59,9 +75,13 @@ class ViewConfig:
     time_masks: int = 0
     frequency_masks: int = 0
     blur: float = 0.0  # probability of a Gaussian blur
+    standardise: str = "global"  # one mean and deviation; "band": one for each mel band
 
     def __post_init__(self) -> None:
         _require(self.patch_frames >= 1, "patch_frames >= 1", self.patch_frames)
+        _require(self.patches in PATCHES, f"patches in {PATCHES}", self.patches)
+        _require(self.patch_hop >= 1, "patch_hop >= 1 frame", self.patch_hop)
+        _require(self.standardise in STANDARDISE, f"standardise in {STANDARDISE}", self.standardise)
         _require(0 <= self.mix_back < 1, "mix_back in [0, 1)", self.mix_back)
         _require(0 < self.crop_scale <= 1, "crop_scale in (0, 1]", self.crop_scale)
         _require(0 < self.compander <= 1, "compander in (0, 1]", self.compander)
@@ -73,7 +93,10 @@ class ViewConfig:
 
 @dataclass(frozen=True)
 class LossConfig:
-    """`alpha * NT-Xent(z) + (1 - alpha) * angular margin(h)`; alpha = 1 is plain NT-Xent."""
+    """`alpha * NT-Xent(z) + (1 - alpha) * angular margin(h)`; alpha = 1 is plain NT-Xent.
+
+    With labels, cross-entropy takes the place of NT-Xent and temperature has no say.
+    """
 
     alpha: float = 1.0
     temperature: float = 0.2
@@ -81,7 +104,7 @@ class LossConfig:
     reduction: str = "paper_scaled"  # of the angular term; see losses.angular_margin
 
     def __post_init__(self) -> None:
-        _require(0 <= self.alpha <= 1, "alpha in [0, 1]; 1 is NT-Xent alone", self.alpha)
+        _require(0 <= self.alpha <= 1, "alpha in [0, 1]; 1 is the first term alone", self.alpha)
         _require(self.temperature > 0, "temperature > 0; the paper's is 0.2", self.temperature)
         _require(0 < self.margin < math.pi, "margin in (0, pi) radians", self.margin)
         _require(self.reduction in REDUCTIONS, f"reduction in {REDUCTIONS}", self.reduction)
@@ -89,10 +112,17 @@ class LossConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
+    """The network and how its weights are found."""
+
+    network: str = "resnet18"  # "baseline_cnn": the paper's supervised network
     width: int = 16  # of the ResNet18; h has 8 * width dimensions, the paper's width is 64
     epochs: int = 20
     batch: int = 32  # clips, so 2 * batch views
-    optimizer: str = "sgd"  # "sgd": momentum 0.9, multistep; "adamw": one-cycle
+    drop_last: bool = True  # False: the clips after the last full batch make a short one
+    projection: int = 0  # dimensions of z; 0: as many as h, as in the authors' code
+    two_passes: bool = False  # True: BatchNorm sees one view at a time, as in the authors' code
+    optimizer: str = "sgd"  # momentum 0.9, multistep; "adamw": one-cycle; "adam": plateau
+    drops: tuple[float, ...] = (0.65, 0.85)  # of "sgd": shares of the steps, then a tenth the rate
     lr: float = 0.03
     weight_decay: float = 1e-4
     precision: str = "auto"  # "auto": bfloat16 where the processor has it; "float32"; "bfloat16"
@@ -100,27 +130,65 @@ class TrainConfig:
     def __post_init__(self) -> None:
         # below, the gradients of torch 2.11's channels-last convolutions run over their memory
         _require(self.width >= 8, "width >= 8", self.width)
+        _require(self.network in NETWORKS, f"network in {NETWORKS}", self.network)
         _require(self.epochs >= 1, "epochs >= 1", self.epochs)
+        _require(self.projection >= 0, "projection >= 0", self.projection)
         _require(self.batch >= 2, "batch >= 2: one clip has no negatives", self.batch)
         _require(self.optimizer in OPTIMIZERS, f"optimizer in {OPTIMIZERS}", self.optimizer)
+        _require(all(0 < d <= 1 for d in self.drops), "drops in (0, 1]", self.drops)
         _require(self.lr > 0, "lr > 0", self.lr)
         _require(self.weight_decay >= 0, "weight_decay >= 0", self.weight_decay)
         _require(self.precision in PRECISIONS, f"precision in {PRECISIONS}", self.precision)
 
 
 @dataclass(frozen=True)
+class SelectConfig:
+    """Which epoch's weights are kept. Default: the last, which needs no labels."""
+
+    select_by: str = "last"  # "knn": class-balanced accuracy of z; "loss": smallest loss
+    select_on: str = "share"  # a share of the training clips, or a subset; never trained on
+    select_share: float = 0.15  # of the training clips, whole sources
+    select_every: int = 1  # epochs
+    select_neighbours: int = 200  # patches of other clips that vote
+
+    def __post_init__(self) -> None:
+        _require(self.select_by in SELECT_BY, f"select_by in {SELECT_BY}", self.select_by)
+        _require(self.select_on in SELECT_ON, f"select_on in {SELECT_ON}", self.select_on)
+        _require(0 < self.select_share < 1, "select_share in (0, 1)", self.select_share)
+        _require(self.select_every >= 1, "select_every >= 1 epoch", self.select_every)
+        _require(self.select_neighbours >= 1, "select_neighbours >= 1", self.select_neighbours)
+
+
+@dataclass(frozen=True)
 class ProbeConfig:
-    """The frozen linear probe: logistic regression on standardised patches."""
+    """What is asked of a frozen h: logistic regression and nearest neighbours, on patches.
+
+    With `solver` "sgd" a linear layer is trained besides, as in the authors' evaluation; with
+    `finetune_epochs` the whole network is.
+    """
 
     hop: int = 50  # frames between a clip's patches
     penalties: tuple[float, ...] = (1e-3, 1e-2, 1e-1)  # L2, chosen on the training clips
     inner_folds: int = 3
+    neighbours: int = 5  # patches of training clips that vote
+    solver: str = "lbfgs"
+    probe_epochs: int = 200  # of "sgd"; rate divided by 10 after 40 % and 80 %
+    probe_lr: float = 0.1
+    moving_batchnorm: bool = False  # True: the statistics of the "frozen" encoder move, as theirs
+    finetune_epochs: int = 0  # 0: no fine-tuning
+    finetune_lr: float = 0.01
 
     def __post_init__(self) -> None:
         _require(self.hop >= 1, "hop >= 1 frame", self.hop)
         positive = self.penalties and min(self.penalties) > 0
         _require(positive, "one or more penalties, all > 0", self.penalties)
         _require(self.inner_folds >= 2, "inner_folds >= 2", self.inner_folds)
+        _require(self.neighbours >= 1, "neighbours >= 1", self.neighbours)
+        _require(self.solver in SOLVERS, f"solver in {SOLVERS}", self.solver)
+        _require(self.probe_epochs >= 1, "probe_epochs >= 1", self.probe_epochs)
+        _require(self.probe_lr > 0, "probe_lr > 0", self.probe_lr)
+        _require(self.finetune_epochs >= 0, "finetune_epochs >= 0", self.finetune_epochs)
+        _require(self.finetune_lr > 0, "finetune_lr > 0", self.finetune_lr)
 
 
 @dataclass(frozen=True)
@@ -131,17 +199,73 @@ class Recipe:
     corpus: str = "synthetic"
     profile: str = "quick"
     seed: int = 0
-    pretrain_on: str = "train"  # "train": the test fold is unseen; "all": every clip, no labels
-    probe_on: str = "clean"  # labels of the probe, in corpora that have such subsets
+    method: str = "simclr"  # two views of a clip, no labels; "supervised": one view and its label
+    pretrain_on: str = "train"  # the test fold is unseen; "all": every clip, no labels; or a subset
+    probe_on: str = "clean"  # labels of the probe: "train", or a subset where there are subsets
     mel: MelConfig = field(default_factory=MelConfig)
     views: ViewConfig = field(default_factory=ViewConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
+    select: SelectConfig = field(default_factory=SelectConfig)
     probe: ProbeConfig = field(default_factory=ProbeConfig)
 
     def __post_init__(self) -> None:
         _require(0 <= self.seed < 2**63, "seed in 0 to 2**63 - 1", self.seed)
-        _require(self.pretrain_on in PRETRAIN_ON, f"pretrain_on in {PRETRAIN_ON}", self.pretrain_on)
+        _require(self.method in METHODS, f"method in {METHODS}", self.method)
+        _require(self.pretrain_on in TRAIN_ON, f"pretrain_on in {TRAIN_ON}", self.pretrain_on)
+        _require(self.probe_on in PROBE_ON, f"probe_on in {PROBE_ON}", self.probe_on)
+        self._refuse_the_impossible()
+
+    def _refuse_the_impossible(self) -> None:
+        """Settings that are fine alone and mean nothing together."""
+        labels, learned = self.method == "supervised", self.pretrain_on
+        by, on = self.select.select_by, self.select.select_on
+        selects, every_patch = by != "last", self.views.patches == "all"
+        for impossible, message in (
+            (
+                labels and learned == "all",
+                "pretrain_on='all' needs method='simclr': with labels it would learn those of the "
+                "test clips",
+            ),
+            (
+                every_patch and not labels,
+                "patches='all' needs method='supervised': a pair is drawn from a clip",
+            ),
+            (
+                every_patch and self.views.mix_back > 0,
+                "patches='all' needs mix_back=0: backgrounds are drawn for clips",
+            ),
+            (
+                self.train.network == "baseline_cnn" and not labels,
+                "network='baseline_cnn' needs method='supervised': it has no projection head",
+            ),
+            (
+                by == ("knn" if labels else "loss"),
+                f"select_by={by!r} does not go with method={self.method!r}: 'knn' looks at z, "
+                "which 'simclr' has, 'loss' at a loss of labels, which 'supervised' has",
+            ),
+            (
+                selects and learned == "all",
+                f"select_by={by!r} needs pretrain_on='train' or a subset: no clip is left to "
+                "select on",
+            ),
+            (
+                selects and on == learned,
+                f"select_on={on!r} needs another pretrain_on: a clip is trained on, or selects",
+            ),
+            (
+                selects and self.probe.solver == "sgd" and on == self.probe_on,
+                f"select_on={on!r} needs another probe_on where solver is 'sgd': the layer is "
+                "trained on the one and its epoch chosen on the other",
+            ),
+            (
+                self.train.optimizer == "adam" and not selects,
+                "optimizer='adam' needs select_by='knn' or 'loss': its rate falls when the score "
+                "stands still",
+            ),
+        ):
+            if impossible:
+                raise ValueError(message)
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), indent=1)
@@ -156,29 +280,113 @@ PROFILES = {
     "quick": TrainConfig(),
     # minutes: the smallest run whose accuracy means something
     "laptop": TrainConfig(width=32, epochs=40, optimizer="adamw", lr=1e-3, weight_decay=0.05),
+    # the paper's width and batch, a fifth of its epochs
+    "gpu": TrainConfig(width=64, epochs=100, batch=128),
+    "paper": TrainConfig(width=64, epochs=500, batch=128, precision="float32"),
 }
 
-LOSSES = {"contrastive": LossConfig(alpha=1.0), "acl": LossConfig(alpha=0.3)}
+_PAPER_FRONT_END = {"resampler": "kaiser_best", "last_start": False}
+_PAPER_EVALUATION = {
+    "probe_on": "noisy",
+    "select_by": "knn",
+    "select_on": "clean",
+    "solver": "sgd",
+    "moving_batchnorm": True,
+}
+RECIPES = {
+    "contrastive": {},
+    "acl": {"alpha": 0.3},
+    "supervised": {"method": "supervised"},
+    "supervised_acl": {"method": "supervised", "alpha": 0.7},
+    # what the authors' self-supervised code does
+    "paper_code": {
+        "profile": "paper",
+        "seed": 271_828,
+        "pretrain_on": "noisy",
+        "alpha": 0.3,
+        "reduction": "paper_code",
+        "two_passes": True,
+        "drop_last": False,
+    }
+    | _PAPER_FRONT_END
+    | _PAPER_EVALUATION,
+    # what the paper's text says, where it differs
+    "paper_text": {
+        "profile": "paper",
+        "pretrain_on": "train",
+        "probe_on": "train",
+        "alpha": 0.3,
+        "projection": 128,  # "a lower dimension"
+        "time_masks": 2,
+        "frequency_masks": 2,
+        "blur": 0.5,
+        "compander": 1.0,
+        "noise": 0.0,
+    },
+    # what the authors' supervised code does
+    "paper_code_supervised": {
+        "profile": "paper",
+        "method": "supervised",
+        "alpha": 0.7,
+        "reduction": "paper_code",
+        "network": "baseline_cnn",
+        "epochs": 99,
+        "batch": 64,
+        "optimizer": "adam",
+        "lr": 1e-3,
+        "weight_decay": 1e-3,
+        "select_by": "loss",
+        "sample_rate": 44_100,
+        "win_length": 1764,
+        "hop_length": 882,
+        "fmin": 0.0,
+        "fmax": 22_050.0,
+        "floor": 2.2e-16,
+        "min_seconds": 2.0,
+        "patch_frames": 100,
+        "patches": "all",
+        "last_start": False,
+        "standardise": "band",
+        "mix_back": 0.0,
+        "crop_scale": 1.0,
+        "compander": 1.0,
+        "noise": 0.0,
+        "hop": 100,
+    },
+}
 
 
 def profile(name: str) -> TrainConfig:
-    """Training settings of a profile: "quick" or "laptop"."""
+    """Training settings of a profile: "quick", "laptop", "gpu" or "paper"."""
     return _lookup(PROFILES, name, "profile")
 
 
-def recipe(name: str, *, profile: str = "quick", **settings) -> Recipe:
+def recipe(name: str, *, profile: str | None = None, **settings) -> Recipe:
     """A named recipe: `recipe("acl", corpus="esc10", profile="laptop", alpha=0.5)`.
 
     Args:
-        name: "contrastive" (NT-Xent) or "acl" (alpha = 0.3, the paper's choice).
-        profile: "quick" or "laptop".
+        name: "contrastive" (NT-Xent), "acl" (alpha = 0.3, the paper's choice), "supervised"
+            (cross-entropy), "supervised_acl" (alpha = 0.7, the paper's choice on all clips);
+            "paper_code", "paper_code_supervised" and "paper_text" for FSDnoisy18k.
+        profile: "quick", "laptop", "gpu" or "paper"; None takes "quick", and "paper" for the
+            paper's recipes. It decides the network's size and the schedule; what a recipe says
+            about those goes before in its own profile alone.
         settings: any field of `Recipe` or, by its own name, of one of its parts.
 
     Raises:
-        ValueError: an unknown recipe, profile or setting; a value of another type or out of range.
+        ValueError: an unknown recipe, profile or setting; a value of another type or out of range;
+            settings that cannot go together.
     """
-    base = Recipe(name=name, profile=profile, loss=_lookup(LOSSES, name, "recipe"))
-    return with_settings(replace(base, train=_lookup(PROFILES, profile, "profile")), **settings)
+    chosen = dict(_lookup(RECIPES, name, "recipe"))
+    own = chosen.pop("profile", "quick")
+    size = _lookup(PROFILES, profile or own, "profile")
+    if profile not in (None, own):
+        chosen = {k: v for k, v in chosen.items() if k not in _SIZE}
+    base = Recipe(name=name, profile=profile or own, train=size)
+    return with_settings(base, **chosen | settings)
+
+
+_SIZE = ("width", "epochs", "batch", "optimizer", "lr", "weight_decay", "precision")
 
 
 def with_settings(base: Recipe, **settings) -> Recipe:
@@ -235,7 +443,8 @@ def _checked(holder, key: str, value):
         good = _is_number(value)
         value, kind = (float(value) if good else value), "a finite number"
     else:
-        good, kind = type(value) is kind, {int: "a whole number", str: "a word"}[kind]
+        words = {int: "a whole number", str: "a word", bool: "True or False"}
+        good, kind = type(value) is kind, words[kind]
     if not good:
         raise ValueError(f"{key} must be {kind}; got {value!r}")
     return value

@@ -6,212 +6,64 @@ print(record.table())
 
 from __future__ import annotations
 
+import copy
 import hashlib
-import json
 import os
 import platform
+import shutil
 import statistics
-import string
+import subprocess
+import sys
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
 import torch
 from jaxtyping import Int
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from . import checkpoints, config
-from .config import Recipe
+from . import checkpoints
+from .config import Recipe, with_settings
 from .datasets import Corpus, cache_dir, open_corpus
 from .features import LogMel, LogMelStore
-from .models import ProjectionHead, ResNet18
-from .probing import embed, folds_by_group, linear_probe, log_mel_statistics
-from .statistics import seed_interval, wilson_interval
-from .training import half_precision, seed_everything, simclr_step, train, view_pairs
+from .models import BaselineCNN, Classifier, Part, ProjectionHead, ResNet18
+from .probing import (
+    clip_posterior,
+    embed,
+    knn,
+    knn_score,
+    linear_probe,
+    log_mel_statistics,
+    train_classifier,
+)
+from .records import LETTERS, REPRESENTATIONS, Record, differences, geometry, score
+from .splits import Split, evaluation_splits, source_numbers
+from .training import (
+    History,
+    SimCLRStep,
+    SupervisedStep,
+    half_precision,
+    labelled_views,
+    seed_everything,
+    standardisation,
+    train,
+    view_pairs,
+)
+
+Scale = tuple  # mean and standard deviation, of all values or of each band: see `standardisation`
 
 # what a change to can change a number
-CODE = "config features views augment models losses training probing metrics".split()
-LETTERS = string.ascii_letters + string.digits  # a class, as one letter of a record's predictions
-NAMES = {
-    "trained": "trained encoder, linear probe",
-    "untrained": "untrained encoder, same probe",
-    "statistics": "log-mel statistics, same probe",
-}
-
-
-@dataclass(frozen=True)
-class Split:
-    """Which clips a fold may learn from. Pretraining sees no labels; `test` is opened once."""
-
-    name: str
-    pretrain: Int[Tensor, " p"]
-    probe: Int[Tensor, " n"]
-    test: Int[Tensor, " m"]
-
-
-@dataclass(frozen=True)
-class Record:
-    """What a run did and found: one JSON file, plus the encoders it trained beside it."""
-
-    recipe: Recipe
-    corpus: dict  # name, fingerprint, clips, classes
-    results: dict  # trained, untrained, statistics -> accuracy, interval, n, folds, predictions
-    history: list  # mean loss of each epoch, for each pretraining
-    splits: list  # names of the pretrainings, in the order of `history`
-    cost: dict
-    versions: dict
-    code: str
-    path: Path
-
-    @classmethod
-    def read(cls, path: str | os.PathLike) -> Record:
-        """A record from its JSON file."""
-        path = Path(path)
-        values = json.loads(path.read_text())
-        return cls(
-            **values | {"recipe": config.from_json(json.dumps(values["recipe"])), "path": path}
-        )
-
-    def write(self) -> None:
-        """Put the record on disk, whole or not at all."""
-        values = asdict(self)
-        del values["path"]
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        part = self.path.with_suffix(".part")
-        part.write_text(json.dumps(values, indent=1) + "\n")
-        os.replace(part, self.path)
-
-    def encoder(self, split: int = 0) -> ResNet18:
-        """The trained encoder, in eval mode; the first pretraining's unless told otherwise."""
-        encoder = ResNet18(self.recipe.train.width)
-        encoder.load_state_dict(checkpoints.load(_weights(self.path.parent, self.splits[split])))
-        return encoder.eval()
-
-    def table(self) -> str:
-        """Accuracy of the probe beside both baselines, as a table to print."""
-        r, cost = self.recipe, self.cost
-        seen = "all clips, no labels" if r.pretrain_on == "all" else "the training clips only"
-        lines = [
-            f"{r.name} on {r.corpus}: profile {r.profile}, seed {r.seed}, alpha {r.loss.alpha:g}, "
-            f"temperature {r.loss.temperature:g}",
-            f"pretrained on {seen}",
-            f"{'':31} accuracy   95 % interval   clips   folds",
-        ]
-        for key, name in NAMES.items():
-            got = self.results[key]
-            low, high = got["interval"]
-            folds = " ".join(f"{100 * a:.1f}" for a in got["folds"]) if got["folds"][1:] else "-"
-            lines.append(
-                f"{name:31} {100 * got['accuracy']:6.2f} %   {100 * low:5.1f} to {100 * high:4.1f}"
-                f"   {got['n']:6}   {folds}"
-            )
-        lines.append(
-            f"{cost['train_cpu_seconds'] / len(self.splits):.0f} CPU-seconds a pretraining "
-            f"({len(self.splits)} of them), {cost['wall_seconds']:.0f} s in all on {cost['device']}"
-        )
-        return "\n".join(lines)
-
-
-def over_seeds(records: Sequence[Record]) -> dict[str, dict]:
-    """Accuracies of the same method and protocol over seeds, and those of the baselines.
-
-    The baselines come from the records that pretrained on all clips, where there are any.
-
-    Returns:
-        name -> per_seed, mean, interval, train_cpu_seconds (mean of one pretraining). The
-        interval is Student's over seeds; of a single seed, Wilson's over its clips.
-
-    Raises:
-        ValueError: no records.
-    """
-    if not records:
-        raise ValueError("no records to compare: make some with `acl run ... --record FILE`")
-    lenient = [r for r in records if r.recipe.pretrain_on == "all"] or records
-    groups: dict[str, list[tuple[Record, dict]]] = {}
-    for record in records:
-        loss = record.recipe.loss
-        name = "NT-Xent" if loss.alpha == 1 else f"ACL, alpha {loss.alpha:g}, {loss.reduction}"
-        name += f"; pretrained on {record.recipe.pretrain_on}"
-        groups.setdefault(name, []).append((record, record.results["trained"]))
-    groups["untrained encoder"] = [
-        (r, r.results["untrained"]) for r in {r.recipe.seed: r for r in lenient}.values()
-    ]
-    groups["log-mel statistics"] = [(r, r.results["statistics"]) for r in lenient[:1]]
-    rows = {}
-    for name, group in groups.items():
-        values = [result["accuracy"] for _, result in group]
-        seconds = [r.cost["train_cpu_seconds"] / len(r.splits) for r, _ in group]
-        rows[name] = {
-            "per_seed": values,
-            "mean": statistics.fmean(values),
-            "interval": seed_interval(values) if values[1:] else group[0][1]["interval"],
-            "train_cpu_seconds": statistics.fmean(seconds),
-        }
-    return rows
+CODE = (
+    "config features views augment models losses training probing metrics splits experiments"
+).split()
 
 
 def runs_dir() -> Path:
     """Where runs are kept: `$ACL_RUNS`, or `runs` in the working folder."""
     return Path(os.environ.get("ACL_RUNS", "runs")).absolute()
-
-
-def evaluation_splits(corpus: Corpus, recipe: Recipe) -> list[Split]:
-    """The folds of a corpus, or its official split; clips of one source never on both sides.
-
-    A corpus with neither is cut into five folds by source.
-
-    Raises:
-        ValueError: nothing to learn from or to test on; a source on both sides; a clip without a
-            fold among clips with one; no training clip in the subset `probe_on`.
-    """
-    everything, source = torch.arange(len(corpus)), source_numbers(corpus)
-
-    def split(name: str, train: Tensor, test: Tensor, labelled: Tensor | None = None) -> Split:
-        if not (train.any() and test.any()):
-            raise ValueError(
-                f"{corpus.name}, {name}: {int(train.sum())} clips to learn from and "
-                f"{int(test.sum())} to test on; it needs two folds or sources at least"
-            )
-        if (both := torch.isin(source, source[train]) & test).any():
-            one = corpus.clips[int(both.nonzero()[0])]
-            raise ValueError(
-                f"{corpus.name}, {name}: {int(both.sum())} test clips have a source that training "
-                f"clips have too, such as {one.path.name} of {one.source!r}; correct the folds"
-            )
-        pretrain = everything if recipe.pretrain_on == "all" else everything[train]
-        probe = everything[train if labelled is None else labelled]
-        return Split(name, pretrain, probe, everything[test])
-
-    if any(clip.split == "test" for clip in corpus.clips):
-        train = torch.tensor([clip.split == "train" for clip in corpus.clips])
-        test = torch.tensor([clip.split == "test" for clip in corpus.clips])
-        named = train & torch.tensor([recipe.probe_on in clip.subsets for clip in corpus.clips])
-        subsets = sorted({name for clip in corpus.clips for name in clip.subsets})
-        if subsets and not named.any():
-            raise ValueError(
-                f"no training clip of {corpus.name} is in probe_on={recipe.probe_on!r}; "
-                f"its subsets are {', '.join(subsets)}"
-            )
-        return [split("test", train, test, named if subsets else train)]
-    if corpus.folds:
-        if without := [clip.path.name for clip in corpus.clips if clip.fold is None]:
-            raise ValueError(
-                f"{corpus.name}: {len(without)} of {len(corpus)} clips have no fold, such as "
-                f"{without[0]}; give one to every clip or to none"
-            )
-        fold = torch.tensor([clip.fold for clip in corpus.clips])
-    else:
-        fold = 1 + folds_by_group(source, 5)
-    return [split(f"fold {k}", fold != k, fold == k) for k in sorted(set(fold.tolist()))]
-
-
-def source_numbers(corpus: Corpus) -> Int[Tensor, " N"]:
-    """The source of every clip, as a number."""
-    number = {source: i for i, source in enumerate(sorted({c.source for c in corpus.clips}))}
-    return torch.tensor([number[clip.source] for clip in corpus.clips])
 
 
 def open_store(
@@ -220,105 +72,229 @@ def open_store(
     """The log-mel store of a corpus, from the cache or made now."""
     mel = LogMel(**asdict(recipe.mel))
     return LogMelStore.build(
-        corpus, mel, cache_dir(), skip_unreadable=skip_unreadable, progress=progress
+        corpus,
+        mel,
+        cache_dir(),
+        skip_unreadable=skip_unreadable,
+        progress=progress and _draws_bars(),
     )
 
 
-def new_encoder(recipe: Recipe, device: str | torch.device = "cpu") -> ResNet18:
-    """The untrained encoder of a recipe: its seed decides the weights."""
+@dataclass(frozen=True)
+class Network:
+    """What a recipe trains, by its parts."""
+
+    encoder: nn.Module  # x -> h
+    d: int  # width of h
+    head: nn.Module | None = None  # h -> z, of "simclr"
+    classifier: nn.Module | None = None  # x -> logits, h, of "supervised"
+
+    @property
+    def modules(self) -> list[nn.Module]:
+        """What is trained, without repetitions."""
+        return [self.classifier] if self.classifier else [self.encoder, self.head]
+
+    def state(self) -> list[dict]:
+        return [module.state_dict() for module in self.modules]
+
+
+def new_network(recipe: Recipe, num_classes: int, device: str | torch.device = "cpu") -> Network:
+    """The untrained network of a recipe: its seed decides the weights."""
     torch.manual_seed(recipe.seed)
-    return ResNet18(recipe.train.width).to(device, memory_format=torch.channels_last)
+    if recipe.train.network == "baseline_cnn":
+        network = BaselineCNN(
+            num_classes, n_mels=recipe.mel.n_mels, patch_frames=recipe.views.patch_frames
+        ).to(device)
+        return Network(Part(network, 1), d=48, classifier=network)
+    encoder = ResNet18(recipe.train.width).to(device, memory_format=torch.channels_last)
+    d = 8 * recipe.train.width
+    if recipe.method == "supervised":
+        return Network(encoder, d, classifier=Classifier(encoder, d, num_classes).to(device))
+    head = ProjectionHead(d, d, recipe.train.projection or d).to(device)
+    return Network(encoder, d, head=head)
 
 
-def pretrain(
+def load_network(record: Record, split: int = 0) -> Network:
+    """The trained network of a record, in eval mode; the first training's unless told otherwise.
+
+    Raises:
+        FileNotFoundError: the record was moved away from its run, or came without one.
+    """
+    return _trained(record, split, "cpu")[0]
+
+
+def _trained(record: Record, split: int, device: str) -> tuple[Network, Scale]:
+    path = _weights(record.path.parent, record.splits[split])
+    if not path.exists():
+        raise FileNotFoundError(
+            f"{path} is not there: the networks of a record lie beside it in the folder of its "
+            "run; `acl reproduce` makes them again"
+        )
+    return _load(path, record.recipe, len(record.corpus["classes"]), device)[:2]
+
+
+def _load(
+    path: Path, recipe: Recipe, num_classes: int, device: str | torch.device
+) -> tuple[Network, Scale, dict]:
+    saved = checkpoints.load(path, device=device)
+    network = new_network(recipe, num_classes, device)
+    for module, state in zip(network.modules, saved["modules"], strict=True):
+        module.load_state_dict(state)
+        module.eval()
+    return network, tuple(saved["scale"]), saved["history"]
+
+
+def fit(
     recipe: Recipe,
     store: LogMelStore,
-    pool: Int[Tensor, " n"],
+    y: Int[Tensor, " N"],
+    split: Split,
     *,
-    on_epoch: Callable[[int, float], None] | None = None,
-) -> tuple[ResNet18, list[float]]:
-    """Contrastive pretraining of a recipe on a pool of clips, whose labels are not looked at.
+    num_classes: int,
+    on_epoch: Callable[[int, float], bool | None] | None = None,
+    checkpoint: str | os.PathLike | None = None,
+) -> tuple[Network, Scale, History]:
+    """Train the network of a recipe on the clips that a split lets it see.
 
     Args:
         store: on the device to train on.
-        pool: clips to train on.
-        on_epoch: called with the number of finished epochs and the epoch's mean loss.
+        y: class of every clip; "simclr" looks at those of the selecting clips alone, and at none
+            where the last epoch is kept.
+        on_epoch, checkpoint: as in `training.train`.
 
     Returns:
-        The encoder (the head is thrown away) and the mean loss of each epoch.
+        The network with the weights that were kept, the mean and standard deviation that its
+        patches come with, and the history.
     """
     device = store.frames.device
-    encoder = new_encoder(recipe, device)
-    d = 8 * recipe.train.width
-    head = ProjectionHead(d, d, d).to(device)
+    network = new_network(recipe, num_classes, device)
     generator = seed_everything(recipe.seed, device)
-    pool = pool.to(device)
-    pairs = view_pairs(store, pool, views=recipe.views, generator=generator)
-    step = simclr_step(encoder, head, pairs, loss=recipe.loss, precision=recipe.train.precision)
+    pool, validate, y = split.pretrain.to(device), split.validate.to(device), y.to(device)
+    settings, select = recipe.train, recipe.select
+    scale = standardisation(store, pool, recipe.views.standardise)
+
+    def patches(model: nn.Module) -> tuple[Tensor, Tensor]:
+        return _embed(recipe, model, store, validate, scale)
+
+    if recipe.method == "simclr":
+        pairs = view_pairs(store, pool, views=recipe.views, generator=generator)
+        step = SimCLRStep(
+            *network.modules, pairs, recipe.loss, settings.precision, settings.two_passes
+        )
+        ids = pool
+
+        def score() -> float:
+            z, clip = patches(nn.Sequential(network.encoder, network.head))
+            return knn_score(
+                z, clip, y, neighbours=select.select_neighbours, num_classes=num_classes
+            )
+
+    else:
+        views, clips = labelled_views(store, pool, views=recipe.views, generator=generator)
+        step = SupervisedStep(network.classifier, views, y[clips], recipe.loss, settings.precision)
+        ids = torch.arange(len(clips), device=device)
+
+        @torch.no_grad()
+        def score() -> float:
+            plain = replace(recipe.views, mix_back=0.0, crop_scale=1.0, compander=1.0, noise=0.0)
+            views, clips = labelled_views(
+                store,
+                validate,
+                views=plain,
+                generator=torch.Generator(device).manual_seed(recipe.seed),
+                scale=scale,
+            )
+            network.classifier.eval()
+            judge = replace(step, views=views, y=y[clips])
+            items = torch.arange(len(clips), device=device)
+            whole = max(len(items) // settings.batch, 1) * settings.batch
+            losses = [judge(some) for some in items[:whole].split(settings.batch)]
+            return -(sum(losses) / len(losses)).item()
+
     history = train(
-        step, pool, [encoder, head], config=recipe.train, generator=generator, on_epoch=on_epoch
+        step,
+        ids,
+        network.modules,
+        config=settings,
+        generator=generator,
+        on_epoch=on_epoch,
+        score=score if select.select_by != "last" else None,
+        score_every=select.select_every,
+        checkpoint=checkpoint,
     )
-    return encoder, history
+    return network, scale, history
+
+
+def _embed(recipe: Recipe, model: nn.Module, store, clips, scale) -> tuple[Tensor, Tensor]:
+    return embed(
+        model,
+        store,
+        clips,
+        mean=scale[0],
+        std=scale[1],
+        patch_frames=recipe.views.patch_frames,
+        hop=recipe.probe.hop,
+        precision=recipe.train.precision,
+    )
 
 
 def run(
     recipe: Recipe,
     *,
     device: str = "auto",
+    threads: int | None = None,
     again: bool = False,
     skip_unreadable: bool = False,
     progress: bool = True,
+    folder: str | os.PathLike | None = None,
 ) -> Record:
-    """Pretrain, probe, compare with both baselines, and write the record; or find it again.
+    """Train, probe, compare with both baselines, and write the record; or find it again.
 
-    A run of the same recipe, corpus and code that is already in `runs_dir()` is returned as it
-    is. The record always carries the same encoder untrained, and log-mel statistics, under the
-    same probe and folds.
+    A run of the same recipe, corpus, code and kind of device that is already in `runs_dir()` is
+    returned as it is; one that was interrupted goes on where it stopped, to the same record. The
+    record always carries the same network untrained, and log-mel statistics, under the same
+    readers and folds.
 
     Args:
         device: "cpu", "cuda" or "auto".
+        threads: processor threads of torch; as they are when None. Sums depend on them in their
+            last digit, so that a record is repeated exactly with its own number of threads only.
         again: run even if a record exists.
         skip_unreadable: take unreadable files as silence instead of stopping.
         progress: draw progress bars.
+        folder: where runs are kept, instead of `runs_dir()`.
 
     Returns:
-        The record, whose `path` lies in `runs_dir()`.
+        The record, whose `path` lies in that folder.
 
     Raises:
         ValueError: no such device; or as `evaluation_splits` does.
         OSError: the corpus is not there, or the disk is full.
         UnreadableAudioError: names every unreadable file, unless `skip_unreadable`.
-        FloatingPointError: the loss stopped being finite.
+        FloatingPointError: the loss or its gradient stopped being finite.
     """
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    if device == "cuda" and not torch.cuda.is_available():
-        raise ValueError("no CUDA device was found; use device='cpu' or 'auto'")
+    device = _device(device)
+    if threads is not None:
+        if threads < 1:
+            raise ValueError(f"threads must be at least 1; got {threads}")
+        torch.set_num_threads(threads)
     corpus = open_recipe_corpus(recipe, progress=progress)
-    folder = runs_dir() / f"{recipe.name}-{recipe.corpus}-{_run_key(recipe, corpus)}"
-    if (folder / "record.json").exists() and not again:
-        return Record.read(folder / "record.json")
+    what = "".join([recipe.digest(), corpus.fingerprint(), code_fingerprint(), device])
+    key = hashlib.sha256((what + str(skip_unreadable) * skip_unreadable).encode()).hexdigest()[:12]
+    home = Path(folder) if folder else runs_dir()
+    home = home / f"{recipe.name}-{corpus.name}-{key}"
+    if again:
+        shutil.rmtree(home, ignore_errors=True)
+    elif (home / "record.json").exists():
+        return Record.read(home / "record.json")
     splits = evaluation_splits(corpus, recipe)
-    once = recipe.pretrain_on == "all"
-    folder.mkdir(parents=True, exist_ok=True)
+    home.mkdir(parents=True, exist_ok=True)
     started, cpu_started = time.perf_counter(), time.process_time()
     store = open_store(corpus, recipe, skip_unreadable=skip_unreadable, progress=progress)
-    store = store.to(device)
-    judge = _Judge(recipe, corpus, store)
-    history, names, train_cpu = [], [], 0.0
-    encoder = None
+    work = _Work(recipe, corpus, store.to(device), home, progress)
     for split in splits:
-        if encoder is None or not once:
-            name = "all" if once else split.name
-            before = time.process_time()
-            with _bar(f"{recipe.name}, {name}", recipe, len(split.pretrain), progress) as bar:
-                encoder, losses = pretrain(recipe, store, split.pretrain, on_epoch=bar.tick)
-            train_cpu += time.process_time() - before
-            checkpoints.save(_weights(folder, name), encoder.state_dict())
-            history.append(losses)
-            names.append(name)
-            judge.embed(encoder, split)
-        judge.score(split)
+        work.fit(split)
+        work.ask(split)
     record = Record(
         recipe=recipe,
         corpus={
@@ -326,30 +302,124 @@ def run(
             "fingerprint": corpus.fingerprint(),
             "clips": len(corpus),
             "classes": list(corpus.classes),
+            "labels": "".join(LETTERS[clip.label] for clip in corpus.clips),
+            "sources": source_numbers(corpus).tolist(),
         },
-        results=judge.results(),
-        history=history,
-        splits=names,
+        results=work.results(),
+        geometry=work.geometry(),
+        history=[past["loss"] for past in work.histories],
+        selection=[
+            {"epoch": past["epoch"], "scores": [list(pair) for pair in past["scores"].items()]}
+            for past in work.histories
+        ],
+        splits=work.trainings,
         cost={
-            "train_cpu_seconds": round(train_cpu, 1),
-            "cpu_seconds": round(time.process_time() - cpu_started, 1),
-            "wall_seconds": round(time.perf_counter() - started, 1),
+            "train_cpu_seconds": round(sum(past["cpu_seconds"] for past in work.histories), 1),
+            "cpu_seconds": round(time.process_time() - cpu_started + work.cpu_before, 1),
+            "wall_seconds": round(time.perf_counter() - started, 1),  # since the last interruption
             "threads": torch.get_num_threads(),
+            "kind": device,
             "device": torch.cuda.get_device_name() if device == "cuda" else _processor(),
             "bfloat16": half_precision(recipe.train.precision, device),
         },
         versions={name: version(name) for name in ("torch", "torchaudio", "numpy", "soxr")}
         | {"python": platform.python_version()},
         code=code_fingerprint(),
-        path=folder / "record.json",
+        commit=_commit(),
+        path=home / "record.json",
     )
     record.write()
+    for leftover in (*home.glob("*.resume"), *home.glob("*.part")):
+        leftover.unlink()
     return record
+
+
+def reproduce(record: Record, *, device: str | None = None, progress: bool = True) -> list[str]:
+    """Run a record's recipe again, with its device and threads, and say what came out otherwise.
+
+    The new run lies in `runs_dir()/reproduced`; one that was interrupted goes on.
+
+    Args:
+        device: another kind of device than the record's; its numbers will differ a little.
+
+    Returns:
+        One line for each number that differs, first those that may explain it (code, corpus,
+        versions, device); none where the record repeats itself exactly, times apart.
+    """
+    fresh = run(
+        record.recipe,
+        device=device or record.cost["kind"],
+        threads=record.cost["threads"],
+        progress=progress,
+        folder=runs_dir() / "reproduced",
+    )
+    lines = []
+    for name in ("code", "corpus", "versions", "results", "geometry", "history", "selection"):
+        lines += differences(name, getattr(record, name), getattr(fresh, name))
+    for name in ("kind", "device", "threads", "bfloat16"):
+        lines += differences(name, record.cost[name], fresh.cost[name])
+    return lines
+
+
+def probe(
+    record: Record,
+    *,
+    corpus: str | None = None,
+    split: int = 0,
+    device: str = "auto",
+    progress: bool = True,
+    **settings,
+) -> dict:
+    """Ask the networks of a record other questions, or the same about another corpus.
+
+    About its own corpus every fold is judged by the network that did not see it; about another
+    corpus by one network, which has seen none of it.
+
+    Args:
+        corpus: another corpus, by the name that `open_corpus` takes.
+        split: number of the training whose network goes to another corpus.
+        settings: fields of `config.ProbeConfig`, and `probe_on`.
+
+    Returns:
+        representation -> reader -> score, as in `Record.results`.
+
+    Raises:
+        ValueError: a setting that is none of the probe's.
+        FileNotFoundError: the networks do not lie beside the record.
+    """
+    if other := set(settings) - {*asdict(record.recipe.probe), "probe_on"}:
+        raise ValueError(
+            f"{', '.join(sorted(other))} belongs to the training; the probe's settings are "
+            f"{', '.join([*asdict(record.recipe.probe), 'probe_on'])}"
+        )
+    abroad = corpus not in (None, record.recipe.corpus)
+    recipe = with_settings(record.recipe, **settings, corpus=corpus or record.recipe.corpus)
+    opened = open_recipe_corpus(recipe, progress=progress)
+    device = _device(device)
+    store = open_store(opened, recipe, progress=progress).to(device)
+    work = _Work(recipe, opened, store, None, progress)
+    for i, part in enumerate(evaluation_splits(opened, recipe)):
+        if i == 0 or not (abroad or record.splits == ["all"]):
+            network, scale = _trained(record, split if abroad else i, device)
+            if abroad:
+                network = replace(network, classifier=None)  # it knows other classes
+            work.take(record.recipe, network, scale)
+        work.ask(part)
+    return work.results()
+
+
+def _device(name: str) -> str:
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ValueError("no CUDA device was found; use device='cpu' or 'auto'")
+    return name
 
 
 def open_recipe_corpus(recipe: Recipe, *, progress: bool = True) -> Corpus:
     """The corpus of a recipe; the synthetic one comes in the size of the profile."""
-    made = {"profile": recipe.profile, "progress": progress}
+    size = "quick" if recipe.profile == "quick" else "laptop"
+    made = {"profile": size, "progress": progress and _draws_bars()}
     return open_corpus(recipe.corpus, **made if recipe.corpus == "synthetic" else {})
 
 
@@ -360,97 +430,228 @@ def code_fingerprint() -> str:
     return hashlib.sha256(text).hexdigest()[:16]
 
 
-class _Judge:
-    """Scores the trained encoder and both baselines on the same folds with the same probe."""
+class _Work:
+    """One run: trains what is not trained yet, and asks everything the same questions."""
 
-    def __init__(self, recipe: Recipe, corpus: Corpus, store: LogMelStore) -> None:
-        self.recipe, self.store = recipe, store
+    def __init__(
+        self, recipe: Recipe, corpus: Corpus, store: LogMelStore, home: Path | None, progress: bool
+    ) -> None:
+        self.recipe, self.store, self.home, self.progress = recipe, store, home, progress
         device = store.frames.device
         self.y = corpus.labels.to(device)
-        self.groups = source_numbers(corpus).to(device)
+        self.source = source_numbers(corpus).to(device)
         self.num_classes = len(corpus.classes)
+        if self.num_classes > len(LETTERS):
+            raise ValueError(f"a record names up to {len(LETTERS)} classes; got {self.num_classes}")
         self.clips = torch.arange(len(corpus), device=device)
-        self.h = {"statistics": (log_mel_statistics(store, self.clips), self.clips)}
-        self.guess = {key: torch.full_like(self.y, -1) for key in NAMES}
-        self.folds: dict[str, list[float]] = {key: [] for key in NAMES}
+        self.spaces: dict[str, tuple[Tensor, Tensor]] = {}  # representation -> h, clip
+        self.guesses: dict[tuple[str, str], Tensor] = {}  # representation, reader -> class
+        self.fold = torch.full_like(self.y, -1)
+        self.patches = torch.ones_like(self.y)
+        self.shapes: dict[str, list[dict]] = {}  # space -> geometry of each split
+        self.histories: list[dict] = []
+        self.trainings: list[str] = []
+        self.cpu_before = 0.0  # of trainings that an earlier process did
 
-    def embed(self, encoder: ResNet18, split: Split) -> None:
-        mean, std = self.store.mel_statistics(split.pretrain)
-        untrained = new_encoder(self.recipe, self.y.device)
-        for key, model in (("trained", encoder), ("untrained", untrained)):
-            self.h[key] = embed(
-                model,
-                self.store,
-                self.clips,
-                mean=mean,
-                std=std,
-                patch_frames=self.recipe.views.patch_frames,
-                hop=self.recipe.probe.hop,
-                precision=self.recipe.train.precision,
-            )
+    def fit(self, split: Split) -> None:
+        """The network of a split: from its file, or trained now; one for all that see the same."""
+        once = self.recipe.pretrain_on == "all"
+        if once and self.trainings:
+            return
+        name = "all" if once else split.name
+        path = _weights(self.home, name)
+        if path.exists():
+            network, scale, past = _load(path, self.recipe, self.num_classes, self.y.device)
+            self.cpu_before += past["cpu_seconds"]
+        else:
+            before = time.process_time()
+            with self._bar(name, len(split.pretrain), self.recipe.train.epochs) as bar:
+                network, scale, history = fit(
+                    self.recipe,
+                    self.store,
+                    self.y,
+                    split,
+                    num_classes=self.num_classes,
+                    on_epoch=bar.tick,
+                    checkpoint=_resume(self.home, name),
+                )
+            past = asdict(history)
+            saved = {"modules": network.state(), "scale": scale, "history": past}
+            checkpoints.save(path, saved)
+            self.cpu_before += past["cpu_seconds"] - (time.process_time() - before)
+        self.histories.append(past)
+        self.trainings.append(name)
+        self.take(self.recipe, network, scale)
 
-    def score(self, split: Split) -> None:
-        test = split.test.to(self.y.device)
-        for key in NAMES:
-            h, clip = self.h[key]
+    def take(self, recipe: Recipe, network: Network, scale: Scale) -> None:
+        """Ask about this network from now on, and about the same untrained.
+
+        Args:
+            recipe: the one that the network was trained by.
+        """
+        self.network, self.scale = network, scale
+        untrained = new_network(recipe, self.num_classes, self.y.device)
+        for name, one in (("trained", network), ("untrained", untrained)):
+            self.spaces[name] = _embed(recipe, one.encoder, self.store, self.clips, scale)
+        if "statistics" not in self.spaces:
+            self.spaces["statistics"] = log_mel_statistics(self.store, self.clips), self.clips
+            self.patches = self.spaces["trained"][1].bincount(minlength=len(self.y))
+
+    def ask(self, split: Split) -> None:
+        """Every reader, fitted on the probe's clips, about every representation of the test."""
+        recipe, device = self.recipe, self.y.device
+        probe, test = split.probe.to(device), split.test.to(device)
+        self.fold[test] = self.fold.max() + 1
+        options = {"train": probe, "test": test, "num_classes": self.num_classes}
+        for name, (h, clip) in self.spaces.items():
             posterior, _ = linear_probe(
-                h,
-                clip,
-                self.y,
-                train=split.probe.to(self.y.device),
-                test=test,
-                groups=self.groups,
-                num_classes=self.num_classes,
-                config=self.recipe.probe,
+                h, clip, self.y, groups=self.source, config=recipe.probe, **options
             )
-            self.guess[key][test] = posterior.argmax(dim=1)
-            right = self.guess[key][test] == self.y[test]
-            self.folds[key].append(right.double().mean().item())
+            self._keep(name, "linear", test, posterior)
+            posterior = knn(h, clip, self.y, neighbours=recipe.probe.neighbours, **options)
+            self._keep(name, "knn", test, posterior)
+        if self.network.classifier:
+            logits, clip = _embed(
+                recipe, Part(self.network.classifier, 0), self.store, test, self.scale
+            )
+            self._keep("trained", "classifier", test, clip_posterior(logits.softmax(1), clip, test))
+        if recipe.probe.solver == "sgd":
+            frozen = "moving" if recipe.probe.moving_batchnorm else "still"
+            self._train_reader("linear_sgd", split, frozen)
+        if recipe.probe.finetune_epochs:
+            self._train_reader("finetuned", split, "")
+        self._measure(split)
+
+    def _train_reader(self, reader: str, split: Split, frozen: str) -> None:
+        recipe, probe, device = self.recipe, self.recipe.probe, self.y.device
+        epochs = probe.probe_epochs if frozen else probe.finetune_epochs
+        plan = replace(
+            recipe.train,
+            optimizer="sgd",
+            epochs=epochs,
+            drops=(0.4, 0.8),
+            lr=probe.probe_lr if frozen else probe.finetune_lr,
+            weight_decay=1e-4,
+        )
+        name = f"{split.name} {reader}"
+        with self._bar(name, len(split.probe), epochs) as bar:
+            posterior = train_classifier(
+                copy.deepcopy(self.network.encoder),
+                self.store,
+                self.y,
+                train_on=split.probe.to(device),
+                validate=split.validate.to(device),
+                test=split.test.to(device),
+                mean=self.scale[0],
+                std=self.scale[1],
+                d=self.network.d,
+                num_classes=self.num_classes,
+                views=recipe.views,
+                config=plan,
+                hop=probe.hop,
+                seed=recipe.seed,
+                frozen=frozen,
+                score_every=recipe.select.select_every,
+                on_epoch=bar.tick,
+                checkpoint=self.home and _resume(self.home, name),
+            )
+        self._keep("trained", reader, split.test.to(device), posterior)
+
+    def _keep(self, name: str, reader: str, test: Tensor, posterior: Tensor) -> None:
+        guess = self.guesses.setdefault((name, reader), torch.full_like(self.y, -1))
+        guess[test] = posterior.argmax(dim=1)
+
+    def _measure(self, split: Split) -> None:
+        test = split.test.to(self.y.device)
+        spaces = {"h": self.spaces["trained"], "untrained h": self.spaces["untrained"]}
+        if self.network.head:
+            h, clip = spaces["h"]
+            with torch.no_grad():
+                spaces["z"] = self.network.head.eval()(h), clip
+        for space, (h, clip) in spaces.items():
+            mine = torch.isin(clip, test)
+            self.shapes.setdefault(space, []).append(geometry(h[mine], clip[mine], self.y))
 
     def results(self) -> dict:
-        return {key: self._result(key) for key in NAMES}
+        """representation -> reader -> score."""
+        asked: dict[str, dict] = {name: {} for name in REPRESENTATIONS}
+        for (name, reader), guess in self.guesses.items():
+            asked[name][reader] = score(
+                guess.cpu(),
+                self.y.cpu(),
+                source=self.source.cpu(),
+                patches=self.patches.cpu(),
+                fold=self.fold.cpu(),
+                num_classes=self.num_classes,
+            )
+        return asked
 
-    def _result(self, key: str) -> dict:
-        judged = self.guess[key] >= 0
-        right, n = int((self.guess[key] == self.y)[judged].sum()), int(judged.sum())
-        letters = [LETTERS[g] if g >= 0 else "-" for g in self.guess[key].tolist()]
+    def geometry(self) -> dict:
+        """space -> mean over the splits of what `geometry` says."""
         return {
-            "accuracy": right / n,
-            "interval": list(wilson_interval(right, n)),  # as it comes back from JSON
-            "n": n,
-            "folds": self.folds[key],
-            "fold_sd": statistics.stdev(self.folds[key]) if self.folds[key][1:] else None,
-            "predictions": "".join(letters),  # one letter a clip, "-" where it was not tested
+            space: {k: statistics.fmean(s[k] for s in shapes) for k in shapes[0]}
+            for space, shapes in self.shapes.items()
+            if all(shapes)
         }
 
+    def _bar(self, name: str, ids: int, epochs: int) -> _Bar:
+        return _Bar(f"{self.recipe.name}, {name}", ids, epochs, self.progress)
 
-class _bar:
-    """A progress bar over clips, with clips per second and the time left."""
 
-    def __init__(self, title: str, recipe: Recipe, pool: int, progress: bool) -> None:
-        self.pool = pool
-        self.bar = tqdm(
-            total=pool * recipe.train.epochs, desc=title, unit="clip", disable=not progress
-        )
+class _Bar:
+    """How far a training is, in clips: a bar on a terminal and in a notebook, lines elsewhere."""
 
-    def __enter__(self) -> _bar:
+    def __init__(self, title: str, clips: int, epochs: int, progress: bool) -> None:
+        self.title, self.clips, self.epochs, self.started = title, clips, epochs, None
+        self.lines = progress and not _draws_bars()
+        hidden = not progress or self.lines
+        self.bar = tqdm(total=clips * epochs, desc=title, unit="clip", disable=hidden)
+
+    def __enter__(self) -> _Bar:
         return self
 
     def tick(self, epoch: int, loss: float) -> None:
         self.bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
-        self.bar.update(self.pool)
+        self.bar.update(epoch * self.clips - self.bar.n)  # after an interruption, all at once
+        now = time.perf_counter()
+        first, begun = self.started = self.started or (epoch, now)
+        if self.lines and 10 * epoch // self.epochs > 10 * (epoch - 1) // self.epochs:
+            line = f"{self.title}: epoch {epoch} of {self.epochs}, loss {loss:.3f}"
+            if epoch > first:
+                each = (now - begun) / (epoch - first)
+                left = each * (self.epochs - epoch)
+                line += f", {self.clips / each:.0f} clips/s, {left:.0f} s left"
+            print(line, file=sys.stderr, flush=True)
 
     def __exit__(self, *failed) -> None:
         self.bar.close()
 
 
-def _run_key(recipe: Recipe, corpus: Corpus) -> str:
-    what = recipe.digest() + corpus.fingerprint() + code_fingerprint()
-    return hashlib.sha256(what.encode()).hexdigest()[:12]
+def _draws_bars() -> bool:
+    return sys.stderr.isatty() or tqdm.__name__ == "tqdm_notebook"
 
 
-def _weights(folder: Path, split: str) -> Path:
-    return folder / f"encoder-{split.replace(' ', '-')}.pt"
+def _weights(home: Path, name: str) -> Path:
+    return home / f"network-{name.replace(' ', '-')}.pt"
+
+
+def _resume(home: Path, name: str) -> Path:
+    return home / f"{name.replace(' ', '-')}.resume"
+
+
+def _commit() -> str:
+    """The commit of the working copy that this package lies in."""
+
+    def git(*words: str) -> str:
+        here = Path(__file__).parent
+        return subprocess.run(
+            ["git", *words], cwd=here, capture_output=True, text=True, check=True
+        ).stdout.strip()
+
+    try:
+        return git("rev-parse", "HEAD") + "+" * bool(git("status", "--porcelain", "--", "."))
+    except (OSError, subprocess.CalledProcessError):
+        return ""
 
 
 def _processor() -> str:

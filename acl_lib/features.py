@@ -7,9 +7,12 @@ import dataclasses
 import hashlib
 import json
 import os
+import platform
 import shutil
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +24,8 @@ from torch import Tensor
 from torchaudio.transforms import MelSpectrogram
 from tqdm.auto import tqdm
 
-FLOOR = 1.1e-8  # power added before log10, as in the authors' front end: silence is -7.96
+LAYOUT = 2  # of the files of a store; another number makes all stores anew
+_BUILDING = threading.Lock()  # one store at a time in a process: a .part of its number is no one's
 
 
 class UnreadableAudioError(ValueError):
@@ -45,7 +49,8 @@ def load_waveform(
     Args:
         path: any format that soundfile reads (wav, flac, ogg, mp3).
         sample_rate: of the result, in Hz.
-        resampler: band-limited, by librosa's name; "soxr_hq", "soxr_vhq" and so on.
+        resampler: band-limited, by librosa's name: "soxr_hq", "soxr_vhq" and so on, or
+            "kaiser_best", the authors', from resampy.
 
     Returns:
         float32 samples, zero mean, |x| < 1.
@@ -60,8 +65,7 @@ def load_waveform(
         raise UnreadableAudioError(f"{path}: {error}; replace the file or leave it out") from None
     wav = samples.mean(axis=1)
     if np.isfinite(wav).all():
-        quality = resampler.removeprefix("soxr_").upper()
-        wav = soxr.resample(wav, rate, sample_rate, quality=quality)
+        wav = _resample(wav, rate, sample_rate, resampler)
     if not len(wav):  # of two samples at 96 kHz none is left
         raise UnreadableAudioError(f"{path}: no samples; replace the file or leave it out")
     wav = torch.from_numpy(wav)
@@ -72,11 +76,47 @@ def load_waveform(
     return wav
 
 
+def _resample(
+    wav: Float[np.ndarray, " L"], rate: int, new_rate: int, resampler: str
+) -> Float[np.ndarray, " M"]:
+    if resampler == "kaiser_best":
+        return _kaiser_best(wav, Fraction(new_rate, rate).limit_denominator(10_000))
+    quality = resampler.removeprefix("soxr_").upper()
+    return soxr.resample(wav, rate, new_rate, quality=quality)
+
+
+def _kaiser_best(wav: Float[np.ndarray, " L"], ratio: Fraction) -> Float[np.ndarray, " M"]:
+    """Low-pass by a Kaiser-windowed sinc of 64 zero crossings a side, at the ratio of two rates.
+
+    Source: Smith's digital audio resampling with the "kaiser_best" filter of resampy 0.2.2, which
+    librosa 0.7.2 calls; from 44.1 to 22.05 kHz the samples are the same to single precision.
+    Deviations: going down by no power of two, resampy rounds its step through a table of the
+    filter, which is exact here; and rates with hardly a common factor are taken to the nearest
+    fraction, at most 0.01 % off, because their filter would fill the memory.
+    """
+    from scipy import signal  # slow to import
+
+    if not ratio:  # a damaged header may claim any rate
+        return wav[:0]
+    up, down = ratio.as_integer_ratio()
+    finest = max(up, down)
+    x = np.linspace(-64, 64, 128 * finest + 1)  # in samples of the lower rate
+    rolloff = 0.9475937167399596  # the cut-off, in half the lower rate
+    low_pass = rolloff * np.sinc(rolloff * x) * signal.windows.kaiser(len(x), 14.769656459379492)
+    low_pass /= finest  # a constant stays as it is
+    return signal.resample_poly(wav, up, down, window=low_pass.astype(wav.dtype))
+
+
 class LogMel:
     """Log-mel spectrogram, log10 power, Slaney's mel scale, triangles of height one.
 
     Source: reference front end of the ACL code: Hamming window, reflected edges, power spectrum,
-    log10(mel + 1.1e-8). librosa gives the same numbers on the same waveform to 1e-5.
+    log10(mel + floor). librosa gives the same numbers on the same waveform to 1e-5.
+
+    Args:
+        floor: power, > 0; with the default digital silence is -7.96.
+        min_seconds: a shorter clip is repeated to this length, > 0; the reflected edges need more
+            than n_fft / 2 samples in any case.
 
     >>> LogMel()(torch.zeros(22_050)).shape       # one second
     torch.Size([96, 101])
@@ -93,9 +133,12 @@ class LogMel:
         fmin: float = 50.0,
         fmax: float = 10_500.0,
         resampler: str = "soxr_hq",
+        floor: float = 1.1e-8,
+        min_seconds: float = 1.0,
     ) -> None:
         self.settings = {k: v for k, v in locals().items() if k != "self"}
-        self.sample_rate, self.resampler = sample_rate, resampler
+        self.sample_rate, self.resampler, self.floor = sample_rate, resampler, floor
+        self.min_samples = max(round(min_seconds * sample_rate), n_fft // 2 + 1)
         self._mel = MelSpectrogram(
             sample_rate,
             n_fft=n_fft,
@@ -109,8 +152,8 @@ class LogMel:
         )
 
     def __call__(self, wav: Float[Tensor, " L"]) -> Float[Tensor, "F T"]:
-        """T = 1 + L // hop_length frames; a clip of at most one second is repeated to one."""
-        return (self._mel(repeat_to(wav, self.sample_rate)) + FLOOR).log10_()
+        """T = 1 + L // hop_length frames, of at least `min_seconds`."""
+        return (self._mel(repeat_to(wav, self.min_samples)) + self.floor).log10_()
 
     def read(self, path: str | os.PathLike) -> Float[Tensor, "F T"]:
         """The log-mel of a sound file."""
@@ -135,7 +178,7 @@ class LogMelStore:
     frames: Float[Tensor, "T_total F"]  # log10 power, float16
     starts: Int[Tensor, " N"]
     lengths: Int[Tensor, " N"]  # frames
-    sums: Float[Tensor, "N 2"]  # sum and sum of squares of each clip's values, float64
+    sums: Float[Tensor, "N 2 F"]  # sum and sum of squares over each clip's frames, float64
 
     def to(self, device: str | torch.device) -> LogMelStore:
         """The same store with its tensors on a device."""
@@ -148,11 +191,31 @@ class LogMelStore:
         The authors' code divides the summed squares by N outside the root, which makes its
         "standard deviation" sqrt(N) times too small; this is the usual one.
         """
+        mean, square = self._moments(clips).mean(1).tolist()
+        return mean, max(square - mean**2, 0.0) ** 0.5
+
+    def band_statistics(
+        self, clips: Int[Tensor, " n"] | None = None
+    ) -> tuple[Float[Tensor, " F"], Float[Tensor, " F"]]:
+        """Mean and standard deviation of every mel band over the frames of some clips.
+
+        Source: the authors' supervised system. Deviation: theirs counts a frame once for each
+        overlapping patch that holds it, this once.
+
+        Returns:
+            float32, on the device of the frames. The deviation of a band that never varies is 1,
+            not 0: it divides.
+        """
+        mean, square = self._moments(clips)
+        std = (square - mean**2).clamp(min=0).sqrt()
+        still = std <= 1e-6 * square.sqrt()  # less is rounding
+        device = self.frames.device
+        return mean.float().to(device), std.where(~still, 1.0).float().to(device)
+
+    def _moments(self, clips: Int[Tensor, " n"] | None) -> Float[Tensor, "2 F"]:
+        """Mean and mean square of every band, float64, on the CPU."""
         clips = torch.arange(len(self.starts)) if clips is None else clips.cpu()
-        count = self.lengths.cpu()[clips].sum().item() * self.frames.shape[1]
-        total, squares = self.sums.cpu()[clips].sum(0).tolist()
-        mean = total / count
-        return mean, max(squares / count - mean**2, 0.0) ** 0.5
+        return self.sums.cpu()[clips].sum(0) / self.lengths.cpu()[clips].sum()
 
     @classmethod
     def build(
@@ -174,7 +237,7 @@ class LogMelStore:
         Args:
             corpus: anything with `name` and `clips`, each with a `path`.
             cache_dir: where stores are kept; must be writable.
-            skip_unreadable: store an unreadable clip as one second of silence, not an error.
+            skip_unreadable: store an unreadable clip as `min_seconds` of silence, not an error.
             workers: threads that decode and transform; all cores when None.
             progress: draw a progress bar while making it.
 
@@ -187,8 +250,9 @@ class LogMelStore:
         folder = Path(cache_dir) / "logmel" / f"{corpus.name}-{_key(corpus, mel)}"
         if not corpus.clips:
             raise ValueError(f"{corpus.name} has no clips to make log-mels of")
-        if not (folder / "index.json").exists():
-            _write_store(corpus, mel, folder, workers, progress)
+        with _BUILDING:
+            if not (folder / "index.json").exists():
+                _write_store(corpus, mel, folder, workers, progress)
         index = json.loads((folder / "index.json").read_text())
         if index["unreadable"] and not skip_unreadable:
             raise UnreadableAudioError(
@@ -197,16 +261,18 @@ class LogMelStore:
                 + "\nRepair them, or take them in as silence with skip_unreadable=True."
             )
         lengths = torch.tensor(index["lengths"])
-        shape = (int(lengths.sum()), mel.settings["n_mels"])
+        bands = mel.settings["n_mels"]
+        shape = (int(lengths.sum()), bands)
         try:
             frames = np.memmap(folder / "frames.f16", dtype=np.float16, mode="c", shape=shape)
+            sums = np.fromfile(folder / "sums.f64").reshape(len(lengths), 2, bands)
         except (OSError, ValueError) as error:
             raise StoreError(f"{folder}: {error}; delete it, and it is made again") from error
         return cls(
             frames=torch.from_numpy(frames),  # mode "c": torch wants it writable, the file is not
             starts=lengths.cumsum(0) - lengths,
             lengths=lengths,
-            sums=torch.tensor(index["sums"], dtype=torch.float64).reshape(-1, 2),
+            sums=torch.from_numpy(sums),
         )
 
 
@@ -218,13 +284,13 @@ def _key(corpus, mel: LogMel) -> str:
         except OSError:
             return [str(path), None, None]
 
-    what = [mel.settings, [stamp(Path(clip.path)) for clip in corpus.clips]]
+    what = [LAYOUT, mel.settings, [stamp(Path(clip.path)) for clip in corpus.clips]]
     return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]
 
 
 def _write_store(corpus, mel: LogMel, folder: Path, workers: int | None, progress: bool) -> None:
     """Decode in parallel, append in order; `write` reports a full disk, a memory map would not."""
-    silence = mel(torch.zeros(mel.sample_rate))
+    silence = mel(torch.zeros(1))
 
     def read(clip) -> tuple[Tensor, str | None]:
         try:
@@ -234,9 +300,10 @@ def _write_store(corpus, mel: LogMel, folder: Path, workers: int | None, progres
 
     workers = workers or os.cpu_count() or 1
     lengths, sums, unreadable = [], [], []
-    part = folder.with_name(f"{folder.name}.{os.getpid()}.part")
+    _remove_left_behind(folder)
+    part = _unfinished(folder, os.getpid())
     try:
-        part.mkdir(parents=True)
+        part.mkdir(parents=True, exist_ok=True)  # a dead process may have had the same number
         with open(part / "frames.f16", "wb") as file, _one_thread_each(workers) as pool:
             done, total = pool.map(read, corpus.clips), len(corpus.clips)
             title = f"log-mel of {corpus.name}"
@@ -245,9 +312,10 @@ def _write_store(corpus, mel: LogMel, folder: Path, workers: int | None, progres
                 file.write(values.contiguous().numpy().tobytes())
                 values = values.double()
                 lengths.append(len(values))
-                sums.append([values.sum().item(), values.square().sum().item()])
+                sums.append(torch.stack([values.sum(0), values.square().sum(0)]))
                 unreadable += [problem] if problem else []
-        index = {"mel": mel.settings, "lengths": lengths, "sums": sums}
+        (part / "sums.f64").write_bytes(torch.stack(sums).numpy().tobytes())
+        index = {"mel": mel.settings, "lengths": lengths}
         (part / "index.json").write_text(json.dumps(index | {"unreadable": unreadable}))
         os.replace(part, folder)
     except OSError as error:
@@ -260,6 +328,23 @@ def _write_store(corpus, mel: LogMel, folder: Path, workers: int | None, progres
             ) from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+def _unfinished(folder: Path, pid: int | str) -> Path:
+    return folder.with_name(f"{folder.name}.{pid}@{platform.node()}.part")
+
+
+def _remove_left_behind(folder: Path) -> None:
+    """Remove what killed processes of this machine had made of a store."""
+    if os.name != "posix":  # elsewhere signal 0 is not a question
+        return
+    for part in folder.parent.glob(_unfinished(folder, "*").name):
+        try:
+            os.kill(int(part.name.rpartition("@")[0].rpartition(".")[2]), 0)
+        except ProcessLookupError:
+            shutil.rmtree(part, ignore_errors=True)
+        except PermissionError:
+            pass  # it lives, and is another user's
 
 
 @contextlib.contextmanager

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 from torch import Tensor
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart
@@ -78,32 +80,179 @@ def loss_curve(history: Sequence[float], *, chance: float | None = None) -> Figu
     return figure
 
 
-def accuracies(results: dict[str, dict], names: dict[str, str]) -> Figure:
-    """Accuracy with its interval, one row for each representation under the same probe.
+def accuracies(scores: dict[str, dict], *, interval: str = "interval") -> Figure:
+    """Share of the test clips that were read rightly, with its interval, one row for each name.
 
     Args:
-        results: `Record.results`.
-        names: what to call each of them, in the order to draw.
+        scores: name -> what `records.score` says, in the order to draw.
+        interval: "interval" (Wilson's, over clips) or "interval_by_source".
     """
-    figure = _figure(6.5, 0.55 * len(names) + 0.9)
+    clips = " or ".join(sorted({str(s["n"]) for s in scores.values()}))
+    over = {"interval": "", "interval_by_source": " over sources"}[interval]
+    return intervals(
+        {name: (s["accuracy"], *s[interval]) for name, s in scores.items()},
+        f"test clips classified right (%), 95 % interval{over}, n = {clips}",
+    )
+
+
+def intervals(
+    rows: dict[str, tuple[float, float, float]], label: str, *, difference: bool = False
+) -> Figure:
+    """Values with their intervals, one in each row, in percent.
+
+    Args:
+        rows: name -> value, lower and upper end, as fractions.
+        label: of the axis, with its unit.
+        difference: draw signs, and a line at zero.
+    """
+    figure = _figure(7, 0.55 * len(rows) + 0.9)
     axis = figure.subplots()
-    for row, key in enumerate(names):
-        got = results[key]
-        value, (low, high) = 100 * got["accuracy"], (100 * end for end in got["interval"])
+    for at, ends in enumerate(rows.values()):
+        value, low, high = (100 * end for end in ends)
         axis.errorbar(
             value,
-            row,
+            at,
             xerr=[[value - low], [high - value]],
-            fmt=MARKERS[row],
-            color=COLOURS[row],
+            fmt=MARKERS[at % len(MARKERS)],
+            color=COLOURS[at % len(COLOURS)],
             capsize=4,
         )
-        axis.annotate(
-            f"{value:.1f} %", (value, row), (0, 7), textcoords="offset points", ha="center"
+        text = f"{value:+.1f}" if difference else f"{value:.1f} %"
+        axis.annotate(text, (value, at), (0, 7), textcoords="offset points", ha="center")
+    if difference:
+        axis.axvline(0, color=COLOURS[6], ls="--", lw=1)
+    axis.set_yticks(range(len(rows)), rows)
+    axis.set_ylim(len(rows) - 0.4, -0.7)
+    axis.set_xlabel(label)
+    _open(axis)
+    return figure
+
+
+def differences(pairs: Sequence[dict]) -> Figure:
+    """How much better the second of two methods is on the same clips, for each pair.
+
+    Args:
+        pairs: as from `records.compare`.
+    """
+    rows = {
+        f"{p['b']}\nminus {p['a']} ({p['pretrain_on']})": (p["difference"], *p["interval"])
+        for p in pairs
+    }
+    label = "difference in accuracy (points), 95 % interval over sources"
+    return intervals(rows, label, difference=True)
+
+
+def per_class(
+    rows: dict[str, Sequence[tuple[float, float, float]]], classes: Sequence[str]
+) -> Figure:
+    """Share of each class's clips that were read rightly, with intervals, for some readers.
+
+    Args:
+        rows: name -> for every class value, lower and upper end, as fractions.
+        classes: their names, in the order to draw.
+    """
+    figure = _figure(7, 0.42 * len(classes) + 1.2)
+    axis = figure.subplots()
+    for k, (name, ends) in enumerate(rows.items()):
+        value, low, high = 100 * np.array(ends).T
+        axis.errorbar(
+            value,
+            np.arange(len(classes)) + 0.3 * (k - (len(rows) - 1) / 2),
+            xerr=[value - low, high - value],
+            fmt=MARKERS[k],
+            color=COLOURS[k],
+            capsize=3,
+            label=name,
         )
-    axis.set_yticks(range(len(names)), names.values())
-    axis.set_ylim(len(names) - 0.4, -0.7)
-    axis.set_xlabel(f"test clips classified right (%), 95 % interval, n = {got['n']}")
+    axis.set_yticks(range(len(classes)), classes)
+    axis.set_ylim(len(classes) - 0.4, -0.6)
+    axis.grid(axis="x", color="0.9")
+    axis.set_axisbelow(True)
+    axis.set_xlabel("clips of the class classified right (%), 95 % interval")
+    figure.legend(loc="outside upper center", ncols=len(rows), frameon=False)
+    _open(axis)
+    return figure
+
+
+def geometry(spaces: dict[str, dict[str, float]], measures: dict[str, str]) -> Figure:
+    """How spaces lie on the sphere: a panel for each measure, a row for each space.
+
+    Args:
+        spaces: name -> measure -> value, as in `Record.geometry`.
+        measures: what to draw of it, and the label of its axis.
+    """
+    figure = _figure(2.1 * len(measures) + 1, 0.42 * len(spaces) + 1.1)
+    axes = np.atleast_1d(figure.subplots(1, len(measures), sharey=True))
+    for axis, (key, label) in zip(axes, measures.items(), strict=True):
+        values = [space[key] for space in spaces.values()]
+        for at, value in enumerate(values):
+            colour, marker = COLOURS[at % len(COLOURS)], MARKERS[at % len(MARKERS)]
+            axis.plot([0, value], [at, at], color="0.8", lw=1, zorder=0)
+            axis.plot(value, at, marker, color=colour)
+            side = 7 if value >= 0 else -7
+            axis.annotate(
+                f"{value:.2f}",
+                (value, at),
+                (side, 0),
+                textcoords="offset points",
+                ha="left" if value >= 0 else "right",
+                va="center",
+                fontsize=9,
+            )
+        axis.axvline(0, color="0.6", lw=1)
+        low, high = min(0.0, *values), max(0.0, *values)
+        room = 0.45 * (high - low or 1)  # for the numbers
+        axis.set_xlim(low - room * (low < 0), high + room * (high > 0))
+        axis.set_xlabel(label)
+        _open(axis)
+    axes[0].set_yticks(range(len(spaces)), spaces)
+    axes[0].set_ylim(len(spaces) - 0.5, -0.5)
+    return figure
+
+
+def belonging(pairs: dict[str, Bool[Tensor, "B B"]], names: Sequence[str]) -> Figure:
+    """Which rows of a batch belong together: one square of pairs for each rule.
+
+    Args:
+        pairs: title -> True where i and j are a positive pair; the diagonal is drawn apart.
+        names: of the rows.
+    """
+    figure = _figure(3.6 * len(pairs) + 1, 4.2)
+    axes = np.atleast_1d(figure.subplots(1, len(pairs), sharey=True))
+    kinds = ListedColormap(["white", COLOURS[0], "0.75"])
+    for axis, (title, same) in zip(axes, pairs.items(), strict=True):
+        cells = same.int().fill_diagonal_(2).numpy()
+        axis.imshow(cells, cmap=kinds, vmin=0, vmax=2)
+        axis.set_title(title, fontsize=10)
+        axis.set_xticks(range(len(names)), names, rotation=90, fontsize=8)
+        axis.set_yticks(range(len(names)), names, fontsize=8)
+        axis.set_xticks(np.arange(len(names)) - 0.5, minor=True)
+        axis.set_yticks(np.arange(len(names)) - 0.5, minor=True)
+        axis.grid(which="minor", color="0.85", lw=0.5)
+        axis.tick_params(which="both", length=0)
+    kinds = {"positive": COLOURS[0], "negative": "white", "itself": "0.75"}
+    patches = [Patch(facecolor=c, edgecolor="0.6", label=name) for name, c in kinds.items()]
+    figure.legend(handles=patches, loc="outside lower center", ncols=3, frameon=False)
+    return figure
+
+
+def histogram(
+    values: Float[Tensor, " n"], marks: dict[str, float], label: str, *, bins: int = 60
+) -> Figure:
+    """How often values occur, and where some marks lie among them.
+
+    Args:
+        values: in the unit of the marks.
+        marks: name -> place of a line.
+        label: of the axis, with its unit.
+    """
+    figure = _figure(6.5, 2.9)
+    axis = figure.subplots()
+    axis.hist(values.numpy(), bins=bins, color="0.75")
+    for k, (name, place) in enumerate(marks.items()):
+        axis.axvline(place, color=COLOURS[k], ls=("-", "--", "-.", ":")[k % 4], label=name)
+    axis.set(xlabel=label, ylabel="how often", yticks=[])
+    axis.legend(frameon=False)
     _open(axis)
     return figure
 
@@ -112,17 +261,17 @@ def seeds(rows: dict[str, dict]) -> Figure:
     """Accuracy of every seed as a dot, and the mean over seeds with its interval.
 
     Args:
-        rows: name -> "per_seed", "mean" and "interval", as fractions; see `over_seeds`.
+        rows: name -> "per_seed", "mean" and "interval", as fractions; see `records.over_seeds`.
     """
-    figure = _figure(7, 0.45 * len(rows) + 0.9)
+    figure = _figure(7, 0.5 * len(rows) + 0.9)
     axis = figure.subplots()
     for at, row in enumerate(rows.values()):
         mean, (low, high) = 100 * row["mean"], (100 * end for end in row["interval"])
-        axis.plot([100 * v for v in row["per_seed"]], [at - 0.2] * len(row["per_seed"]), "k.")
+        axis.plot([100 * v for v in row["per_seed"]], [at - 0.25] * len(row["per_seed"]), "k.")
         axis.errorbar(
             mean, at, xerr=[[mean - low], [high - mean]], fmt="D", color=COLOURS[0], capsize=4
         )
-    axis.set_yticks(range(len(rows)), rows)
+    axis.set_yticks(range(len(rows)), [name.replace("; ", "\n") for name in rows])
     axis.set_ylim(len(rows) - 0.4, -0.6)
     axis.set_xlabel("test clips classified right (%): each seed, mean, 95 % interval")
     _open(axis)

@@ -98,6 +98,39 @@ class LinearClassifier(nn.Linear):
         super().__init__(d_in, num_classes)
 
 
+class Classifier(nn.Module):
+    """An encoder with a linear layer on its h, for training with labels.
+
+    Args:
+        encoder: x -> h.
+        d_in: width of h.
+        num_classes: K.
+    """
+
+    def __init__(self, encoder: nn.Module, d_in: int, num_classes: int):
+        super().__init__()
+        self.encoder = encoder
+        self.linear = LinearClassifier(d_in, num_classes)
+
+    def forward(
+        self, x: Float[Tensor, "B 1 F P"]
+    ) -> tuple[Float[Tensor, "B K"], Float[Tensor, "B d"]]:
+        """Logits and h."""
+        h = self.encoder(x)
+        return self.linear(h), h
+
+
+class Part(nn.Module):
+    """One of the two outputs, logits (0) or h (1), of a network that has both."""
+
+    def __init__(self, network: nn.Module, index: int):
+        super().__init__()
+        self.network, self.index = network, index
+
+    def forward(self, x: Float[Tensor, "B 1 F P"]) -> Float[Tensor, "B d"]:
+        return self.network(x)[self.index]
+
+
 class BaselineCNN(nn.Module):
     """The paper's supervised network: three 5x5 convolutions and two dense layers.
 

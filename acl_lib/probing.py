@@ -1,7 +1,13 @@
-"""What a frozen h knows: embed every patch, fit one linear probe, average over a clip's patches."""
+"""What an h knows: embed every patch, ask a reader, average over a clip's patches.
+
+The readers of a frozen h are the linear probe and the nearest neighbours; `train_classifier` is the
+authors' linear evaluation, and fine-tuning. Every reader gives a posterior of the test clips.
+"""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -9,9 +15,10 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from .config import ProbeConfig
-from .metrics import accuracy
-from .training import autocast
+from .config import LossConfig, ProbeConfig, TrainConfig, ViewConfig
+from .metrics import accuracy, balanced_accuracy
+from .models import Classifier, Part
+from .training import SupervisedStep, autocast, labelled_views, seed_everything, train
 from .views import all_patches, gather_patches
 
 
@@ -21,8 +28,8 @@ def embed(
     store,
     clips: Int[Tensor, " n"],
     *,
-    mean: float,
-    std: float,
+    mean: float | Float[Tensor, "F 1"],
+    std: float | Float[Tensor, "F 1"],
     patch_frames: int = 101,
     hop: int = 50,
     precision: str = "auto",
@@ -33,7 +40,8 @@ def embed(
     Args:
         encoder: put into eval mode, so that BatchNorm uses its running statistics.
         store: a `features.LogMelStore` on the encoder's device.
-        mean, std: of the clips the encoder was trained on, in log10 power.
+        mean, std: of the clips the encoder was trained on, in log10 power; of all values, or of
+            each mel band.
         hop: frames between the patches of a clip; 50 is half a second.
 
     Returns:
@@ -113,8 +121,7 @@ def fit_logistic(
     Returns:
         The probes in the order of the penalties.
     """
-    centre, scale = h.mean(0), h.std(0, correction=0)
-    scale = torch.where(scale > 1e-6 * (1 + centre.abs()), scale, torch.inf)
+    centre, scale = _standard(h)
     x = (h - centre) / scale
     variance, axes = torch.linalg.eigh(x.T @ x / len(x))
     x = x @ axes
@@ -127,6 +134,12 @@ def fit_logistic(
         weight, bias = _minimise(x, y, weight, bias, unit, penalty)
         found[penalty] = Probe(centre, scale, axes @ weight, bias)
     return [found[penalty] for penalty in penalties]
+
+
+def _standard(h: Float[Tensor, "N d"]) -> tuple[Float[Tensor, " d"], Float[Tensor, " d"]]:
+    """Mean and standard deviation of each dimension; inf for one that never varies."""
+    centre, scale = h.mean(0), h.std(0, correction=0)
+    return centre, torch.where(scale > 1e-6 * (1 + centre.abs()), scale, torch.inf)
 
 
 @torch.enable_grad()
@@ -214,6 +227,185 @@ def linear_probe(
             hits[penalty] += accuracy(posterior(probe, held), y[held]).item() * len(held)
     best = max(hits, key=hits.get)
     return posterior(fit(train, (best,))[0], test), best
+
+
+def knn_votes(
+    h: Float[Tensor, "M d"],
+    clip: Int[Tensor, " M"],
+    gallery: Float[Tensor, "N d"],
+    gallery_clip: Int[Tensor, " N"],
+    gallery_y: Int[Tensor, " N"],
+    *,
+    neighbours: int,
+    num_classes: int,
+) -> Float[Tensor, "M K"]:
+    """Share of each class among the nearest rows of other clips, by cosine.
+
+    Args:
+        h, clip: rows to judge and the clip of each.
+        gallery, gallery_clip, gallery_y: rows that vote, their clips and classes.
+        neighbours: votes of equal weight; all rows of other clips where there are fewer.
+
+    Returns:
+        Rows sum to 1; a row without neighbours has nothing but zeros.
+    """
+    shares = []
+    gallery = F.normalize(gallery, dim=1)
+    votes = F.one_hot(gallery_y, num_classes).float()
+    for rows, mine in zip(h.split(2048), clip.split(2048), strict=True):
+        cosine = F.normalize(rows, dim=1) @ gallery.T
+        cosine.masked_fill_(mine[:, None] == gallery_clip, -torch.inf)
+        nearest = cosine.topk(min(neighbours, len(gallery)), dim=1)
+        counted = votes[nearest.indices] * nearest.values.isfinite()[:, :, None]
+        shares.append(counted.sum(1) / counted.sum((1, 2))[:, None].clamp(min=1))
+    return torch.cat(shares)
+
+
+def knn(
+    h: Float[Tensor, "N d"],
+    clip: Int[Tensor, " N"],
+    y: Int[Tensor, " C"],
+    *,
+    train: Int[Tensor, " n"],
+    test: Int[Tensor, " m"],
+    num_classes: int,
+    neighbours: int,
+) -> Float[Tensor, "m K"]:
+    """Posterior of the test clips: votes of the nearest training patches, mean over a clip's.
+
+    Rows are standardised on the training patches, as for the linear probe: without it a few large
+    dimensions would decide the cosine.
+
+    Args:
+        h, clip, y, train, test: as in `linear_probe`.
+        neighbours: patches of training clips that vote on a patch.
+    """
+    mine, asked = torch.isin(clip, train), torch.isin(clip, test)
+    centre, scale = _standard(h[mine])
+    h = (h - centre) / scale
+    votes = knn_votes(
+        h[asked],
+        clip[asked],
+        h[mine],
+        clip[mine],
+        y[clip[mine]],
+        neighbours=neighbours,
+        num_classes=num_classes,
+    )
+    return clip_posterior(votes, clip[asked], test)
+
+
+def knn_score(
+    z: Float[Tensor, "N d"],
+    clip: Int[Tensor, " N"],
+    y: Int[Tensor, " C"],
+    *,
+    neighbours: int,
+    num_classes: int,
+) -> float:
+    """Class-balanced accuracy with which clips are known by their neighbours among the others.
+
+    Every patch takes the majority class of its nearest patches of other clips, every clip that of
+    its patches; ties go to the lowest class. Labels are used: a checkpoint chosen by this score is
+    not chosen without them.
+
+    Source: the checkpoint selection of the authors' code (on z, 200 neighbours).
+    """
+    votes = knn_votes(z, clip, z, clip, y[clip], neighbours=neighbours, num_classes=num_classes)
+    clips = clip.unique()
+    majority = F.one_hot(votes.argmax(1), num_classes).float()
+    guess = clip_posterior(majority, clip, clips).argmax(1)
+    return balanced_accuracy(guess, y[clips], num_classes).item()
+
+
+def train_classifier(
+    encoder: nn.Module,
+    store,
+    y: Int[Tensor, " C"],
+    *,
+    train_on: Int[Tensor, " n"],
+    validate: Int[Tensor, " v"],
+    test: Int[Tensor, " m"],
+    mean: float | Float[Tensor, "F 1"],
+    std: float | Float[Tensor, "F 1"],
+    d: int,
+    num_classes: int,
+    views: ViewConfig,
+    config: TrainConfig,
+    hop: int,
+    seed: int,
+    frozen: str = "",
+    score_every: int = 1,
+    on_epoch: Callable[[int, float], bool | None] | None = None,
+    checkpoint: str | os.PathLike | None = None,
+) -> Float[Tensor, "m K"]:
+    """Train a linear layer on an encoder's h, or the encoder with it, and judge the test clips.
+
+    One random patch of each clip an epoch, not augmented. With `validate` clips the epoch with the
+    best class-balanced accuracy on them is kept, otherwise the last.
+
+    Source: the authors' code: linear evaluation (`frozen="moving"`) and fine-tuning (`frozen=""`).
+
+    Args:
+        encoder: changed in place unless `frozen` is "still".
+        y: class of every clip of the corpus; indexed by clip.
+        train_on, validate, test: disjoint clips.
+        mean, std: as in `embed`.
+        d: width of h.
+        views: length of a patch; the rest of it is not used.
+        config: optimiser and schedule.
+        hop: frames between the patches that judge a clip.
+        frozen: "": the encoder learns too; "still": it does not; "moving": it does not, but its
+            BatchNorm statistics follow the batches.
+        score_every, on_epoch, checkpoint: as in `training.train`.
+
+    Returns:
+        Posterior of the test clips: softmax of each patch, mean over a clip's patches.
+    """
+    device = store.frames.device
+    generator = seed_everything(seed, device)
+    network = Classifier(encoder, d, num_classes).to(device)
+    plain = ViewConfig(
+        patch_frames=views.patch_frames,
+        last_start=views.last_start,
+        mix_back=0.0,
+        crop_scale=1.0,
+        compander=1.0,
+        noise=0.0,
+    )
+    make, clips = labelled_views(
+        store, train_on, views=plain, generator=generator, scale=(mean, std)
+    )
+    step = SupervisedStep(network, make, y[clips], LossConfig(), config.precision, frozen)
+
+    def posterior(of: Tensor) -> Tensor:
+        logits, clip = embed(
+            Part(network, 0),
+            store,
+            of,
+            mean=mean,
+            std=std,
+            patch_frames=views.patch_frames,
+            hop=hop,
+            precision=config.precision,
+        )
+        return clip_posterior(logits.softmax(1), clip, of)
+
+    def score() -> float:
+        return balanced_accuracy(posterior(validate).argmax(1), y[validate], num_classes).item()
+
+    train(
+        step,
+        torch.arange(len(clips), device=device),
+        [network],
+        config=config,
+        generator=generator,
+        on_epoch=on_epoch,
+        score=score if len(validate) else None,
+        score_every=score_every,
+        checkpoint=checkpoint,
+    )
+    return posterior(test)
 
 
 def folds_by_group(groups: Int[Tensor, " n"], folds: int) -> Int[Tensor, " n"]:

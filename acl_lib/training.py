@@ -1,27 +1,34 @@
-"""The loop, and the SimCLR step it turns.
+"""The loop, and the steps it turns.
 
     pairs = view_pairs(store, pool, views=..., generator=...)
-    step = simclr_step(encoder, head, pairs, loss=...)
+    step = SimCLRStep(encoder, head, pairs, loss=...)
     history = train(step, pool, [encoder, head], config=..., generator=...)
 
-The loop fetches, runs forward, backward and the optimiser; what is printed, drawn or stored is
-the caller's, through one callback per epoch.
+The loop fetches, runs forward, backward and the optimiser; what is printed, drawn, scored or
+stored besides is the caller's, through callbacks after each epoch.
 """
 
 from __future__ import annotations
 
+import copy
+import math
+import os
+import time
 from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from . import augment
+from . import augment, checkpoints
 from .config import LossConfig, TrainConfig, ViewConfig
-from .losses import acl
-from .views import draw_backgrounds, mix_back, patch_pairs
+from .losses import acl, supervised_acl
+from .views import all_patches, draw_backgrounds, gather_patches, mix_back, random_patches
 
-Step = Callable[[Tensor], Tensor]  # clip ids (B,) -> loss ()
+Step = Callable[[Tensor], Tensor]  # ids of clips or patches (B,) -> loss ()
+CHECKPOINT_SECONDS = 30.0  # between two writings of a run's state
 
 
 def seed_everything(seed: int, device: str | torch.device = "cpu") -> torch.Generator:
@@ -83,62 +90,189 @@ def view_pairs(
     Raises:
         ValueError: the pool is empty, or all of it is silent.
     """
-    if not len(pool):
-        raise ValueError("the pool has no clips to train on")
-    frames, starts, lengths = store.frames, store.starts, store.lengths
-    mean, std = store.mel_statistics(pool)
-    if std == 0:
-        raise ValueError(f"all {len(pool)} clips of the pool are silent: there is nothing to learn")
+    return _random_views(store, pool, views, generator, copies=2)
+
+
+def labelled_views(
+    store,
+    pool: Int[Tensor, " n"],
+    *,
+    views: ViewConfig,
+    generator: torch.Generator,
+    scale: tuple | None = None,
+) -> tuple[Callable[[Int[Tensor, " B"]], Float[Tensor, "B 1 F P"]], Int[Tensor, " M"]]:
+    """What supervised training turns through: items, their views, and the clip of each item.
+
+    With `views.patches` "random" an item is a clip, met at another time in every epoch; with
+    "all" it is one of the patches at every `patch_hop` frames of the clips.
+
+    Args:
+        store, pool: as in `view_pairs`.
+        scale: mean and standard deviation that the network knows; the pool's when None.
+
+    Returns:
+        A function from items to their augmented, standardised views, and the clip of every item:
+        item m, an index into it, belongs to clip ``clips[m]``.
+
+    Raises:
+        ValueError: the pool is empty, or all of it is silent.
+    """
+    if views.patches == "random":
+        make = _random_views(store, pool, views, generator, copies=1, scale=scale)
+        return (lambda items: make(pool[items])), pool
+    mean, std = scale or standardisation(store, pool, views.standardise)
+    change = augmentations(views)
+    at, clips = all_patches(
+        store.starts,
+        store.lengths,
+        pool,
+        patch_frames=views.patch_frames,
+        hop=views.patch_hop,
+        last_start=views.last_start,
+    )
+
+    def gather(items: Int[Tensor, " B"]) -> Float[Tensor, "B 1 F P"]:
+        x = gather_patches(store.frames, at[items], views.patch_frames)
+        return change(x, generator).sub_(mean).div_(std)
+
+    return gather, clips
+
+
+def _random_views(
+    store,
+    pool: Int[Tensor, " n"],
+    views: ViewConfig,
+    generator: torch.Generator,
+    *,
+    copies: int,
+    scale: tuple | None = None,
+) -> Callable[[Tensor], Tensor]:
+    mean, std = scale or standardisation(store, pool, views.standardise)
     change = augmentations(views)
 
-    def draw(clips: Int[Tensor, " n"]) -> tuple[Tensor, Tensor]:
-        return patch_pairs(
-            frames, starts, lengths, clips, generator, patch_frames=views.patch_frames
-        )
+    def draw(clips: Int[Tensor, " n"]) -> list[Tensor]:
+        return [
+            random_patches(
+                store.frames,
+                store.starts,
+                store.lengths,
+                clips,
+                generator,
+                patch_frames=views.patch_frames,
+                last_start=views.last_start,
+            )
+            for _ in range(copies)
+        ]
 
-    def make(clips: Int[Tensor, " B"]) -> Float[Tensor, "2*B 1 F P"]:
+    def make(clips: Int[Tensor, " B"]) -> Float[Tensor, "M 1 F P"]:
         x = torch.cat(draw(clips))
         if views.mix_back:
-            behind = draw_backgrounds(clips, pool, generator)
-            background = torch.cat([draw(behind[0])[0], draw(behind[1])[0]])
+            behind = draw_backgrounds(clips, pool, generator)[:copies]
+            background = torch.cat([draw(other)[0] for other in behind])
             ratio = torch.rand(len(clips), generator=generator, device=x.device) * views.mix_back
-            x = mix_back(x, background, ratio.repeat(2))  # one ratio for both views of a clip
+            x = mix_back(x, background, ratio.repeat(copies))  # one ratio for all views of a clip
         return change(x, generator).sub_(mean).div_(std)
 
     return make
 
 
-def simclr_step(
-    encoder: nn.Module,
-    head: nn.Module,
-    pairs: Callable[[Tensor], Tensor],
-    *,
-    loss: LossConfig,
-    precision: str = "auto",
-) -> Step:
+def standardisation(
+    store, pool: Int[Tensor, " n"], per: str = "global"
+) -> tuple[float | Float[Tensor, "F 1"], float | Float[Tensor, "F 1"]]:
+    """Mean and standard deviation of the clips of a pool, in log10 power.
+
+    Args:
+        per: "global", two numbers; "band", one pair for every mel band, as columns.
+
+    Raises:
+        ValueError: the pool is empty, or all of it is silent.
+    """
+    if not len(pool):
+        raise ValueError("the pool has no clips to train on")
+    mean, std = store.mel_statistics(pool)
+    if std == 0:
+        raise ValueError(f"all {len(pool)} clips of the pool are silent: there is nothing to learn")
+    if per == "global":
+        return mean, std
+    centre, scale = store.band_statistics(pool)
+    return centre[:, None], scale[:, None]
+
+
+@dataclass
+class SimCLRStep:
     """One step of contrastive training: clips -> two views -> h -> z -> loss.
 
-    Both views pass through the encoder as one batch, so BatchNorm sees 2B views at once; the
-    authors' code makes two passes. Differences are measured by the recipes, not hidden here.
+    Both views pass through the encoder as one batch, so BatchNorm sees 2B views at once; with
+    `two_passes` it sees B at a time, as in the authors' code. `loss` may be replaced between two
+    epochs, to follow a schedule of temperatures say.
 
     Source: Chen et al. 2020 (SimCLR), algorithm 1; the loss is ACL, eq. 3 of the ACL paper.
     """
 
-    def step(clips: Int[Tensor, " B"]) -> Float[Tensor, ""]:
-        x = pairs(clips).contiguous(memory_format=torch.channels_last)
-        with autocast(precision, x.device):
-            h = encoder(x)
-            z = head(h)
+    encoder: nn.Module
+    head: nn.Module
+    pairs: Callable[[Tensor], Tensor]
+    loss: LossConfig
+    precision: str = "auto"
+    two_passes: bool = False
+
+    def __call__(self, clips: Int[Tensor, " B"]) -> Float[Tensor, ""]:
+        x = self.pairs(clips).contiguous(memory_format=torch.channels_last)
+        with autocast(self.precision, x.device):
+            if self.two_passes:
+                h_i, h_j = (self.encoder(view) for view in x.chunk(2))
+                z_i, z_j = self.head(h_i), self.head(h_j)
+            else:
+                h = self.encoder(x)
+                (h_i, h_j), (z_i, z_j) = h.chunk(2), self.head(h).chunk(2)
         return acl(
-            *z.chunk(2),
-            *h.chunk(2),
-            alpha=loss.alpha,
-            temperature=loss.temperature,
-            margin=loss.margin,
-            reduction=loss.reduction,
+            z_i,
+            z_j,
+            h_i,
+            h_j,
+            alpha=self.loss.alpha,
+            temperature=self.loss.temperature,
+            margin=self.loss.margin,
+            reduction=self.loss.reduction,
         )
 
-    return step
+
+@dataclass
+class SupervisedStep:
+    """One step of training with labels: items -> one view -> h -> logits -> loss.
+
+    With `frozen` the encoder is used as it is and only the classifier learns; "moving" leaves its
+    BatchNorm in train mode, so that the statistics of the "frozen" encoder follow the batches, as
+    they do in the authors' linear evaluation.
+
+    Source: cross-entropy and angular margin, section 4 of the ACL paper.
+    """
+
+    network: nn.Module  # x -> logits, h; see `models.Classifier`
+    views: Callable[[Tensor], Tensor]
+    y: Int[Tensor, " M"]  # class of every item
+    loss: LossConfig = field(default_factory=LossConfig)
+    precision: str = "auto"
+    frozen: str = ""  # "", "still" or "moving"
+
+    def __call__(self, items: Int[Tensor, " B"]) -> Float[Tensor, ""]:
+        x = self.views(items).contiguous(memory_format=torch.channels_last)
+        with autocast(self.precision, x.device):
+            if self.frozen:
+                self.network.encoder.train(self.frozen == "moving")
+                with torch.no_grad():
+                    h = self.network.encoder(x)
+                logits = self.network.linear(h)
+            else:
+                logits, h = self.network(x)
+        return supervised_acl(
+            logits,
+            h,
+            self.y[items],
+            alpha=self.loss.alpha,
+            margin=self.loss.margin,
+            reduction=self.loss.reduction,
+        )
 
 
 def make_optimizer(
@@ -146,18 +280,20 @@ def make_optimizer(
 ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
     """Optimiser and learning-rate schedule over a number of steps.
 
-    "sgd": momentum 0.9, rate divided by 10 at 65 % and 85 % of the steps (the authors' epochs
-    325 and 425 of 500). "adamw": one cycle with 10 % warm-up.
+    "sgd": momentum 0.9, rate divided by 10 after each share `config.drops` of the steps (65 % and
+    85 % are the authors' epochs 325 and 425 of 500). "adamw": one cycle with 10 % warm-up.
+    "adam": halved when the selection's score has not risen by 1e-4 for 5 scores, and so stepped
+    with scores.
 
     Raises:
         ValueError: another optimiser's name.
     """
-    weights = [p for module in modules for p in module.parameters()]
+    weights = [p for module in modules for p in module.parameters() if p.requires_grad]
     if config.optimizer == "sgd":
         made = torch.optim.SGD(
             weights, lr=config.lr, momentum=0.9, weight_decay=config.weight_decay
         )
-        drops = [round(0.65 * steps), round(0.85 * steps)]
+        drops = [round(share * steps) for share in config.drops]
         return made, torch.optim.lr_scheduler.MultiStepLR(made, drops)
     if config.optimizer == "adamw":
         made = torch.optim.AdamW(weights, lr=config.lr, weight_decay=config.weight_decay)
@@ -168,7 +304,22 @@ def make_optimizer(
             total_steps=total,
             pct_start=max(0.1, 2 / total),  # up and down take a step at least: torch divides by it
         )
-    raise ValueError(f"optimizer must be sgd or adamw; got {config.optimizer!r}")
+    if config.optimizer == "adam":
+        made = torch.optim.Adam(weights, lr=config.lr, weight_decay=config.weight_decay)
+        return made, torch.optim.lr_scheduler.ReduceLROnPlateau(
+            made, "max", factor=0.5, patience=5, threshold_mode="abs"
+        )
+    raise ValueError(f"optimizer must be sgd, adamw or adam; got {config.optimizer!r}")
+
+
+@dataclass(frozen=True)
+class History:
+    """What a training left besides the weights."""
+
+    loss: list[float]  # mean over the steps of each epoch
+    scores: dict[int, float]  # of the epochs that were scored; larger is better
+    epoch: int  # whose weights were kept, from 1
+    cpu_seconds: float
 
 
 def train(
@@ -178,47 +329,178 @@ def train(
     *,
     config: TrainConfig,
     generator: torch.Generator,
-    on_epoch: Callable[[int, float], None] | None = None,
-) -> list[float]:
-    """Minimise a step's loss over a pool of clips, every clip once an epoch in random order.
+    on_epoch: Callable[[int, float], bool | None] | None = None,
+    score: Callable[[], float] | None = None,
+    score_every: int = 1,
+    checkpoint: str | os.PathLike | None = None,
+) -> History:
+    """Minimise a step's loss over a pool of ids, each once an epoch in random order.
 
-    The clips left over after the last full batch sit out the epoch, so that every step has the
-    same number of negatives; with fewer clips than a batch, the pool is the batch.
+    Unless `config.drop_last` is off, the ids left over after the last full batch sit out the
+    epoch, so that every step has the same number of negatives; with fewer ids than a batch, the
+    pool is the batch.
 
     Args:
-        step: clips (B,) -> loss; see `simclr_step`.
-        pool: ids of the clips to train on, on the device of the generator.
+        step: ids (B,) -> loss; see `SimCLRStep` and `SupervisedStep`.
+        pool: ids of the clips or items to train on, on the device of the generator.
         modules: what is trained, put into train mode here.
-        on_epoch: called with the number of finished epochs and the epoch's mean loss.
+        on_epoch: called with the number of finished epochs and the epoch's mean loss. It may
+            change the step (`step.loss = ...`); True ends the training with this epoch.
+        score: how good the modules are now; the weights of the best epoch are put back at the
+            end. It must draw from no generator of the training.
+        score_every: epochs between two scores; the last epoch is always scored.
+        checkpoint: file that holds the state of the training, written after an epoch once
+            `CHECKPOINT_SECONDS` have passed since the last. A training that finds its file goes
+            on from there, to the same result as one that was never interrupted.
 
     Returns:
-        The mean loss of each epoch, in the unit of the step's loss.
+        The history; the loss is in the unit of the step's loss.
 
     Raises:
-        FloatingPointError: the loss stopped being finite.
+        FloatingPointError: the loss or its gradient stopped being finite; says where.
+        ValueError: the checkpoint is damaged, or belongs to another training.
     """
     batch = min(config.batch, len(pool))
-    batches = len(pool) // batch
-    optimizer, scheduler = make_optimizer(modules, config, config.epochs * batches)
-    for module in modules:
-        module.train()
-    history = []
-    for epoch in range(1, config.epochs + 1):
+    batches = len(pool) // batch if config.drop_last else math.ceil(len(pool) / batch)
+    run = _Run(step, modules, config, generator, steps=config.epochs * batches, ids=len(pool))
+    if checkpoint is not None and Path(checkpoint).exists():
+        run.restore(Path(checkpoint), pool.device)
+    while not run.done:
+        for module in modules:
+            module.train()
         order = pool[torch.randperm(len(pool), generator=generator, device=pool.device)]
-        total = torch.zeros((), device=pool.device)
-        for clips in order[: batches * batch].split(batch):
-            optimizer.zero_grad(set_to_none=True)
-            loss = step(clips)
+        trace = torch.zeros(batches, 2, device=pool.device)  # loss and gradient norm of each step
+        for i, ids in enumerate(order[: batches * batch].split(batch)):
+            run.optimizer.zero_grad(set_to_none=True)
+            loss = step(ids)
             loss.backward()
-            optimizer.step()
-            scheduler.step()
-            total += loss.detach()
-        history.append((total / batches).item())
-        if history[-1] != history[-1] or abs(history[-1]) == float("inf"):
-            raise FloatingPointError(
-                f"the loss became {history[-1]} in epoch {epoch}; lower the learning rate "
-                f"({config.lr}) or raise the temperature"
+            trace[i, 0], trace[i, 1] = loss.detach(), _gradient_norm(modules)
+            if not trace.is_cuda:  # a GPU is asked once an epoch: the answer would stall its queue
+                run.stop_if_not_finite(trace[: i + 1])
+            run.optimizer.step()
+            if not run.plateau:
+                run.scheduler.step()
+        run.stop_if_not_finite(trace)
+        run.loss.append((sum(trace[:, 0]) / batches).item())
+        epoch = len(run.loss)
+        stop = on_epoch is not None and on_epoch(epoch, run.loss[-1])
+        run.done = epoch == config.epochs or stop is True
+        if score is not None and (run.done or epoch % score_every == 0):
+            run.rate(score())
+        if checkpoint is not None:
+            run.save(Path(checkpoint))
+    return run.finish()
+
+
+class _Run:
+    """Everything that a training needs to go on after an interruption."""
+
+    def __init__(self, step, modules, config, generator, *, steps: int, ids: int) -> None:
+        self.step, self.modules, self.config, self.generator = step, modules, config, generator
+        self.optimizer, self.scheduler = make_optimizer(modules, config, steps)
+        self.plateau = config.optimizer == "adam"
+        self.identity = {**asdict(config), "ids": ids, "modules": [str(m) for m in modules]}
+        self.loss: list[float] = []
+        self.scores: dict[int, float] = {}
+        self.best: list[dict] = []  # the modules' states at the best score
+        self.done = False
+        self.cpu_before, self.cpu_started = 0.0, time.process_time()
+        self.saved = time.monotonic()
+
+    def rate(self, score: float) -> None:
+        if not self.scores or score > max(self.scores.values()):
+            self.best = copy.deepcopy(self._states())
+        self.scores[len(self.loss)] = score
+        if self.plateau:
+            self.scheduler.step(score)
+
+    def finish(self) -> History:
+        kept = len(self.loss)
+        if self.scores:
+            kept = max(self.scores, key=self.scores.get)  # the first of equals, as in `rate`
+            for module, state in zip(self.modules, self.best, strict=True):
+                module.load_state_dict(state)
+        return History(self.loss, self.scores, kept, round(self._cpu_seconds(), 1))
+
+    def save(self, path: Path) -> None:
+        if not self.done and time.monotonic() - self.saved < CHECKPOINT_SECONDS:
+            return
+        device = self.generator.device
+        checkpoints.save(
+            path,
+            {
+                "identity": self.identity,
+                "modules": self._states(),
+                "optimizer": self.optimizer.state_dict(),
+                "scheduler": self.scheduler.state_dict(),
+                "generator": self.generator.get_state(),
+                "torch": torch.get_rng_state(),  # dropout draws from these two
+                "cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
+                "step_loss": asdict(self.step.loss) if hasattr(self.step, "loss") else None,
+                "loss": self.loss,
+                "scores": self.scores,
+                "best": self.best,
+                "done": self.done,
+                "cpu_seconds": self._cpu_seconds(),
+            },
+        )
+        self.saved = time.monotonic()
+
+    def restore(self, path: Path, device: torch.device) -> None:
+        state = checkpoints.load(path, device=device)
+        if state["identity"] != self.identity:
+            other = [k for k, v in self.identity.items() if state["identity"].get(k) != v]
+            raise ValueError(
+                f"{path} belongs to another training (it differs in {', '.join(other)}): delete "
+                "it, or name another checkpoint"
             )
-        if on_epoch:
-            on_epoch(epoch, history[-1])
-    return history
+        for module, saved in zip(self.modules, state["modules"], strict=True):
+            module.load_state_dict(saved)
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scheduler.load_state_dict(state["scheduler"])
+        self.generator.set_state(state["generator"].cpu())
+        torch.set_rng_state(state["torch"].cpu())
+        if state["cuda"] is not None:
+            torch.cuda.set_rng_state(state["cuda"].cpu(), self.generator.device)
+        if state["step_loss"] is not None:
+            self.step.loss = LossConfig(**state["step_loss"])
+        self.loss, self.scores, self.best = state["loss"], state["scores"], state["best"]
+        self.done, self.cpu_before = state["done"], state["cpu_seconds"]
+
+    def stop_if_not_finite(self, trace: Float[Tensor, "S 2"]) -> None:
+        """Say which came first, at which step, and what may help."""
+        fine = trace.isfinite()
+        if fine.all():
+            return
+        at = int((~fine.all(1)).nonzero()[0])
+        loss, norm = trace[at].tolist()
+        where = f"at step {at + 1} of epoch {len(self.loss) + 1}"
+        slower = f"lower the learning rate ({self.config.lr:g})"
+        named = [pair for module in self.modules for pair in module.named_parameters()]
+        if math.isfinite(loss):
+            bad = [n for n, p in named if p.grad is not None and not p.grad.isfinite().all()]
+            raise FloatingPointError(
+                f"the gradient became {norm} {where}, where the loss was {loss:.4g}: in "
+                f"{', '.join(bad[:3])}{' and more' if bad[3:] else ''}; {slower}, or compute in "
+                "float32"
+            )
+        if any(not p.isfinite().all() for _, p in named):
+            raise FloatingPointError(
+                f"the weights left the range of their numbers before {where[3:]}; {slower}"
+            )
+        raise FloatingPointError(
+            f"the loss became {loss} {where} while all weights were finite; {slower}, raise the "
+            "temperature, or look for clips that hold NaN with `acl corpora`"
+        )
+
+    def _states(self) -> list[dict]:
+        return [module.state_dict() for module in self.modules]
+
+    def _cpu_seconds(self) -> float:
+        return self.cpu_before + time.process_time() - self.cpu_started
+
+
+def _gradient_norm(modules: list[nn.Module]) -> Float[Tensor, ""]:
+    return torch.nn.utils.get_total_norm(
+        [p.grad for module in modules for p in module.parameters() if p.grad is not None]
+    )

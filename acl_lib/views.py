@@ -23,6 +23,7 @@ def patch_pairs(
     generator: torch.Generator,
     *,
     patch_frames: int = PATCH_FRAMES,
+    last_start: bool = True,
 ) -> tuple[Float[Tensor, "B 1 F {patch_frames}"], Float[Tensor, "B 1 F {patch_frames}"]]:
     """Two patches of each clip at independent random times: the positive pair before augmentation.
 
@@ -33,8 +34,9 @@ def patch_pairs(
         x_i, x_j: float32, log10 power; row b of both comes from clip ``clips[b]``. They are equal
         where a clip has exactly ``patch_frames`` frames.
     """
-    x_i = random_patches(frames, starts, lengths, clips, generator, patch_frames=patch_frames)
-    x_j = random_patches(frames, starts, lengths, clips, generator, patch_frames=patch_frames)
+    where = {"patch_frames": patch_frames, "last_start": last_start}
+    x_i = random_patches(frames, starts, lengths, clips, generator, **where)
+    x_j = random_patches(frames, starts, lengths, clips, generator, **where)
     return x_i, x_j
 
 
@@ -46,10 +48,9 @@ def random_patches(
     generator: torch.Generator,
     *,
     patch_frames: int = PATCH_FRAMES,
+    last_start: bool = True,
 ) -> Float[Tensor, "B 1 F {patch_frames}"]:
     """One patch of each clip, its first frame uniform over {0, ..., length - patch_frames}.
-
-    Deviation: the authors' code never draws the last of these starts (an exclusive upper bound).
 
     Args:
         frames: log10 power of all clips, float16 or float32.
@@ -57,12 +58,14 @@ def random_patches(
         clips: ids in 0..N-1, repeats allowed.
         generator: on the device of the store.
         patch_frames: length of a patch in frames.
+        last_start: False leaves out the last of the starts wherever there is another, as the
+            authors' code does (an exclusive upper bound).
 
     Raises:
         ValueError: if a clip is shorter than a patch (read back on the CPU only).
     """
-    room = _room(lengths[clips], patch_frames)
-    return gather_patches(frames, starts[clips] + _below(room + 1, generator), patch_frames)
+    places = _places(lengths[clips], patch_frames, last_start)
+    return gather_patches(frames, starts[clips] + _below(places, generator), patch_frames)
 
 
 def draw_backgrounds(
@@ -133,24 +136,26 @@ def all_patches(
     *,
     patch_frames: int = PATCH_FRAMES,
     hop: int = 50,
+    last_start: bool = True,
 ) -> tuple[Int64[Tensor, "M"], Int64[Tensor, "M"]]:
     """Where all patches of some clips start: frame 0, hop, 2 hop, ... while a whole patch fits.
 
     Args:
-        starts, lengths, clips: as in `random_patches`.
+        starts, lengths, clips, last_start: as in `random_patches`.
         hop: frames between two patches of a clip, >= 1.
 
     Returns:
         patch_starts: frame in the store, for `gather_patches`; clip by clip in the order given.
         clip: the clip id of every patch. A clip has floor((length - patch_frames) / hop) + 1
-        patches: 1 in 1 s, 59 in 30 s.
+        patches: 1 in 1 s, 59 in 30 s; without the last start ceil((length - patch_frames) / hop),
+        at least 1.
 
     Raises:
         ValueError: if hop < 1, or a clip is shorter than a patch (read back on the CPU only).
     """
     if hop < 1:
         raise ValueError(f"hop counts frames and must be >= 1; got {hop}")
-    count = _room(lengths[clips], patch_frames) // hop + 1
+    count = (_places(lengths[clips], patch_frames, last_start) - 1) // hop + 1
     clip = clips.repeat_interleave(count)
     before = (count.cumsum(0) - count).repeat_interleave(count)  # patches of the clips ahead
     nth = torch.arange(len(clip), device=clip.device) - before
@@ -179,11 +184,11 @@ def _relative_power(
     return (patch - finite).clamp_(min=-37).mul_(math.log2(10)).exp2_(), top
 
 
-def _room(lengths: Int64[Tensor, "B"], patch_frames: int) -> Int64[Tensor, "B"]:
-    """The last frame of each clip at which a patch can start, counted from 0."""
+def _places(lengths: Int64[Tensor, "B"], patch_frames: int, last_start: bool) -> Int64[Tensor, "B"]:
+    """The number of frames of each clip at which a patch may start, >= 1."""
     message = f"a clip has fewer than {patch_frames} frames: repeat short clips in the store"
     _check(lengths >= patch_frames, message)
-    return lengths - patch_frames
+    return (lengths - patch_frames + int(last_start)).clamp(min=1)
 
 
 def _below(count: Int64[Tensor, "B"], generator: torch.Generator) -> Int64[Tensor, "B"]:

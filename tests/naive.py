@@ -1,8 +1,11 @@
 """The equations of the papers as plain loops over pairs, in their letters: slow, easy to check.
 
 N clips; view a of clip n is row n, view b row n + N of the 2N rows; S_ij says whether i and j
-belong together. Results are torch scalars, so that gradients can be compared too.
+belong together. Results are torch scalars, so that gradients can be compared too. Below the losses:
+measures of guesses and of geometry, and the exact distributions behind resampling tests.
 """
+
+import itertools
 
 import torch
 
@@ -85,3 +88,60 @@ def supervised_angular(h, y, m_g, reduction):
     if reduction == "paper_scaled":  # 64 * 63 pairs in a batch of 64
         return 64 * 63 / 50 * mean(together + apart)
     return mean(together) + mean(apart)
+
+
+def patch_weighted(guess, y, patches):
+    """Every patch of a clip is as right as the clip."""
+    right = [g == c for g, c, n in zip(guess, y, patches, strict=True) for _ in range(n)]
+    return sum(right) / len(right)
+
+
+def unit(v):
+    return v / v.square().sum().sqrt()
+
+
+def alignment(h_a, h_b):
+    """Wang and Isola 2020, alpha = 2."""
+    return mean([(unit(u) - unit(v)).square().sum() for u, v in zip(h_a, h_b, strict=True)])
+
+
+def uniformity(h, t):
+    """Wang and Isola 2020, over the unordered pairs of two rows."""
+    pairs = itertools.combinations([unit(v) for v in h], 2)
+    return mean([torch.exp(-t * (u - v).square().sum()) for u, v in pairs]).log()
+
+
+def class_cosines(h, y):
+    """Cosines of the ordered pairs i != j of one class, and of two."""
+    same, different = [], []
+    for i in range(len(h)):
+        for j in range(len(h)):
+            if i != j:
+                (same if y[i] == y[j] else different).append(sim(h[i], h[j]))
+    return same, different
+
+
+def accuracy_of(clips, hits, weights, strata):
+    """Mean over the strata among these clips (which may repeat) of the weighted share of hits."""
+    shares = []
+    for stratum in {strata[n] for n in clips}:
+        mine = [n for n in clips if strata[n] == stratum]
+        shares.append(sum(weights[n] * hits[n] for n in mine) / sum(weights[n] for n in mine))
+    return sum(shares) / len(shares)
+
+
+def every_resample(groups):
+    """The clips of each of the G^G equally likely draws of G groups with replacement."""
+    names = sorted(set(groups))
+    for drawn in itertools.product(names, repeat=len(names)):
+        yield [n for name in drawn for n in range(len(groups)) if groups[n] == name]
+
+
+def sign_flips(right_a, right_b, groups):
+    """Share of the 2^G swaps of the systems on whole groups that differ at least as observed."""
+    won = {}
+    for a, b, g in zip(right_a, right_b, groups, strict=True):
+        won[g] = won.get(g, 0) + int(b) - int(a)
+    signs = itertools.product([1, -1], repeat=len(won))
+    sums = [abs(sum(s * d for s, d in zip(some, won.values(), strict=True))) for some in signs]
+    return sum(total >= abs(sum(won.values())) for total in sums) / len(sums)

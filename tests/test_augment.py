@@ -196,6 +196,15 @@ def test_accepted_boxes_keep_93_percent_of_each_axis_and_never_less_than_79():
     assert accepted.float().mean().item() == pytest.approx(0.41, abs=0.01)
 
 
+@pytest.mark.parametrize(
+    ("bands", "fits"), [(32, 0), (58, 0), (64, 1), (96, 1), (164, 1), (172, 0)]
+)
+def test_a_patch_that_is_no_square_has_boxes_or_stays_whole(bands, fits):
+    x, crop = patches(200, bands=bands), augment.RandomResizedCrop()
+    changed = (crop(x, rng()) - x).abs().amax((1, 2, 3)) > 1e-5
+    assert changed.any() == bool(fits)  # 3/5 and 5/3 of 101 frames are 61 and 168 bands
+
+
 def test_ratio_is_bands_over_frames():
     uniform = torch.rand(500, 2, 10, generator=rng())
     wide = augment.RandomResizedCrop(scale=(0.3, 0.3), ratio=(3.0, 3.0)).box(96, 96, uniform)

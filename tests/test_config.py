@@ -7,15 +7,16 @@ import pytest
 
 from acl_lib import losses
 from acl_lib.config import (
-    LOSSES,
     OPTIMIZERS,
     PRECISIONS,
     PROFILES,
+    RECIPES,
     REDUCTIONS,
     LossConfig,
     MelConfig,
     ProbeConfig,
     Recipe,
+    SelectConfig,
     TrainConfig,
     ViewConfig,
     from_json,
@@ -31,11 +32,23 @@ WORDS = {
     "optimizer": "adamw",
     "precision": "float32",
     "pretrain_on": "all",
+    "probe_on": "noisy",
+    "method": "supervised",
+    "network": "baseline_cnn",
+    "patches": "all",
+    "standardise": "band",
+    "select_by": "loss",
+    "select_on": "clean",
+    "solver": "sgd",
 }
+# a recipe that each of these settings goes with
+SUPERVISED = recipe("supervised", mix_back=0.0)
 
 
 def another(key, value):
     """A value other than the given one, allowed for every field of a recipe."""
+    if isinstance(value, bool):
+        return not value
     if isinstance(value, str):
         return WORDS.get(key, "other")
     if isinstance(value, tuple):
@@ -43,15 +56,21 @@ def another(key, value):
     return value + 1 if isinstance(value, int) else value / 2 or 0.5
 
 
+def base_of(key):
+    return SUPERVISED if key in ("network", "patches", "select_by") else Recipe()
+
+
 def every_change():
-    """(name of the field, a recipe that differs from the default in this field alone)."""
-    base = Recipe()
+    """(name of the field, a recipe that differs from its base in this field alone)."""
     for part in fields(Recipe):
+        base = Recipe()
         value = getattr(base, part.name)
         if not is_dataclass(value):
             yield part.name, replace(base, **{part.name: another(part.name, value)})
             continue
         for inner in fields(value):
+            base = base_of(inner.name)
+            value = getattr(base, part.name)
             changed = replace(
                 value, **{inner.name: another(inner.name, getattr(value, inner.name))}
             )
@@ -73,7 +92,7 @@ def test_every_setting_has_a_name_of_its_own_and_is_reached_by_it():
     assert len(names) == len(set(names))
     for name, changed in every_change():
         holder = next(p for p in (changed, *vars(changed).values()) if hasattr(p, name))
-        assert with_settings(Recipe(), **{name: getattr(holder, name)}) == changed
+        assert with_settings(base_of(name), **{name: getattr(holder, name)}) == changed
 
 
 def test_a_recipe_is_its_loss_and_its_profile():
@@ -81,7 +100,7 @@ def test_a_recipe_is_its_loss_and_its_profile():
     made = recipe("acl", profile="laptop", corpus="esc10", alpha=1, epochs=3)
     assert (made.name, made.corpus, made.profile) == ("acl", "esc10", "laptop")
     assert made.train == replace(PROFILES["laptop"], epochs=3)
-    assert made.loss == replace(LOSSES["acl"], alpha=1.0) and type(made.loss.alpha) is float
+    assert made.loss == LossConfig(alpha=1.0) and type(made.loss.alpha) is float
     assert profile("quick") == TrainConfig() != profile("laptop")
     assert recipe("acl").digest() != recipe("contrastive").digest()
     with pytest.raises(FrozenInstanceError):
@@ -100,8 +119,8 @@ def test_settings_that_depend_on_each_other_are_set_together():
     ("call", "says"),
     [
         (lambda: recipe("simclr"), "simclr.*contrastive, acl"),
-        (lambda: recipe("acl", profile="big"), "big.*quick, laptop"),
-        (lambda: profile("big"), "big.*quick, laptop"),
+        (lambda: recipe("acl", profile="big"), "big.*quick, laptop, gpu, paper"),
+        (lambda: profile("big"), "big.*quick, laptop, gpu, paper"),
         (lambda: recipe("acl", tau=0.1), "tau.*temperature"),
         (lambda: recipe("acl", loss=LossConfig()), "loss.*alpha"),
         (lambda: recipe("acl", alpha="0.3"), "alpha must be a finite number; got '0.3'"),
@@ -133,7 +152,10 @@ def test_an_unknown_name_or_a_wrong_type_is_told_by_name(call, says):
         (TrainConfig, {"width": 4}),
         (TrainConfig, {"lr": 0.0}),
         (TrainConfig, {"weight_decay": -1.0}),
-        (TrainConfig, {"optimizer": "adam"}),
+        (TrainConfig, {"optimizer": "lion"}),
+        (TrainConfig, {"network": "vgg"}),
+        (TrainConfig, {"projection": -1}),
+        (TrainConfig, {"drops": (0.5, 1.5)}),
         (TrainConfig, {"precision": "float16"}),
         (ViewConfig, {"patch_frames": 0}),
         (ViewConfig, {"mix_back": 1.0}),
@@ -143,6 +165,11 @@ def test_an_unknown_name_or_a_wrong_type_is_told_by_name(call, says):
         (ViewConfig, {"time_masks": -1}),
         (ViewConfig, {"frequency_masks": -1}),
         (ViewConfig, {"blur": 1.1}),
+        (ViewConfig, {"patches": "some"}),
+        (ViewConfig, {"patch_hop": 0}),
+        (ViewConfig, {"standardise": "clip"}),
+        (MelConfig, {"floor": 0.0}),
+        (MelConfig, {"min_seconds": 0.0}),
         (MelConfig, {"fmax": 12_000.0}),
         (MelConfig, {"fmin": 10_500.0}),
         (MelConfig, {"win_length": 4096}),
@@ -153,7 +180,20 @@ def test_an_unknown_name_or_a_wrong_type_is_told_by_name(call, says):
         (ProbeConfig, {"penalties": ()}),
         (ProbeConfig, {"penalties": (0.0, 1.0)}),
         (ProbeConfig, {"inner_folds": 1}),
+        (ProbeConfig, {"neighbours": 0}),
+        (ProbeConfig, {"solver": "adam"}),
+        (ProbeConfig, {"probe_epochs": 0}),
+        (ProbeConfig, {"probe_lr": 0.0}),
+        (ProbeConfig, {"finetune_epochs": -1}),
+        (ProbeConfig, {"finetune_lr": 0.0}),
+        (SelectConfig, {"select_by": "test"}),
+        (SelectConfig, {"select_on": "test"}),
+        (SelectConfig, {"select_share": 1.0}),
+        (SelectConfig, {"select_every": 0}),
+        (SelectConfig, {"select_neighbours": 0}),
         (Recipe, {"seed": -1}),
+        (Recipe, {"method": "moco"}),
+        (Recipe, {"probe_on": "test"}),
         (Recipe, {"pretrain_on": "test"}),
     ],
     ids=str,
@@ -201,3 +241,61 @@ def test_json_without_a_setting_means_its_default():
     assert from_json('{"seed": 4, "loss": {"alpha": 1}}') == replace(
         Recipe(), seed=4, loss=LossConfig(alpha=1.0)
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "says"),
+    [
+        ("supervised", {"pretrain_on": "all"}, "pretrain_on='all' needs method='simclr'"),
+        ("acl", {"patches": "all"}, "patches='all' needs method='supervised'"),
+        ("supervised", {"patches": "all"}, "patches='all' needs mix_back=0"),
+        ("acl", {"network": "baseline_cnn"}, "network='baseline_cnn' needs method='supervised'"),
+        ("acl", {"select_by": "loss"}, "select_by='loss' does not go with method='simclr'"),
+        ("supervised", {"select_by": "knn"}, "select_by='knn' does not go with"),
+        ("acl", {"select_by": "knn", "pretrain_on": "all"}, "select_by='knn' needs pretrain_on="),
+        (
+            "acl",
+            {"select_by": "knn", "pretrain_on": "noisy", "select_on": "noisy"},
+            "select_on='noisy' needs another pretrain_on",
+        ),
+        ("paper_code", {"probe_on": "clean"}, "select_on='clean' needs another probe_on"),
+        ("acl", {"optimizer": "adam"}, "optimizer='adam' needs select_by='knn' or 'loss'"),
+        ("acl", {"two_passes": 1}, "two_passes must be True or False; got 1"),
+    ],
+)
+def test_settings_that_mean_nothing_together_are_refused(name, settings, says):
+    with pytest.raises(ValueError, match=says):
+        recipe(name, **settings)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_goes_with_every_profile_and_survives_json(name):
+    for size in (None, *PROFILES):
+        made = recipe(name, profile=size)
+        assert from_json(made.to_json()) == made
+        if size:
+            own = name == "paper_code_supervised" and size == "paper"
+            assert made.train.epochs == (99 if own else PROFILES[size].epochs)
+
+
+def test_the_papers_recipes_are_what_their_sources_say():
+    code, text = recipe("paper_code"), recipe("paper_text")
+    assert (code.profile, code.seed, code.pretrain_on, code.probe_on) == (
+        "paper",
+        271_828,
+        "noisy",
+        "noisy",
+    )
+    t = code.train
+    assert (t.width, t.epochs, t.batch, t.lr, t.weight_decay) == (64, 500, 128, 0.03, 1e-4)
+    assert [round(share * t.epochs) for share in t.drops] == [325, 425]
+    assert t.two_passes and not t.drop_last and not code.views.last_start
+    assert (code.select.select_by, code.select.select_on) == ("knn", "clean")
+    assert code.probe.solver == "sgd" and code.probe.moving_batchnorm
+    assert code.loss == LossConfig(0.3, 0.2, 0.5, "paper_code")
+    assert code.views.time_masks == code.views.blur == 0 and code.views.compander == 0.75
+    assert text.views.time_masks == text.views.frequency_masks == 2 and text.views.blur > 0
+    assert text.pretrain_on == text.probe_on == "train" and text.train.projection == 128
+    other = recipe("paper_code_supervised")
+    assert (other.train.optimizer, other.train.batch, other.train.epochs) == ("adam", 64, 99)
+    assert other.mel.sample_rate == 44_100 and other.views.patch_frames == 100

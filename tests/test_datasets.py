@@ -148,12 +148,15 @@ def test_open_corpus_says_what_to_do(monkeypatch, tmp_path):
             open_corpus(name)
         assert str(tmp_path / name) in str(error.value)
         assert "ACL_DATA" in str(error.value)
-    with pytest.raises(ValueError, match="fsdnoisy18k"):
+    with pytest.raises(ValueError, match=r"fsdnoisy18k.*folder:PATH"):
         open_corpus("fsd")
-    with pytest.raises(ValueError, match="root="):
-        open_corpus("folder")
+    for name, root in (("folder", None), ("folder:", None), ("folder:here", tmp_path)):
+        with pytest.raises(ValueError, match=f"'folder:PATH', or 'folder' and root=; got '{name}'"):
+            open_corpus(name, root=root)
     with pytest.raises(CorpusNotFoundError, match="nowhere"):
         open_corpus("folder", root=tmp_path / "nowhere")
+    with pytest.raises(CorpusNotFoundError, match="nowhere"):
+        open_corpus(f"folder:{tmp_path}/nowhere")
 
 
 # --- FSDnoisy18k -------------------------------------------------------------------------------
@@ -305,6 +308,25 @@ def test_audio_folder_reads_four_formats_and_nothing_else(tmp_path):
     assert paths == ["bell/B.WAV", "rain/a.flac", "rain/a.mp3", "rain/a.ogg", "rain/a.wav"]
     assert len(corpus.sources) == 5 and corpus.folds == ()
     assert corpus.validate(progress=False).findings == {}
+
+
+@pytest.mark.parametrize(
+    ("folder", "name"),
+    [("birds", "birds"), ("my birds: v1.2", "my_birds_v1_2"), ("Vögel", "Vögel"), ("--", "folder")],
+)
+def test_your_own_sounds_have_a_name_for_files(monkeypatch, tmp_path, folder, name):
+    write(tmp_path / folder / "rain" / "a.wav", noise(0))
+    table = tmp_path / f"{folder}.csv"
+    write_csv(table, [("path", "label"), (f"{folder}/rain/a.wav", "rain")])
+    monkeypatch.chdir(tmp_path)
+    for place in (tmp_path / folder, f"{folder}/", f"./{folder}", table, table.name):
+        corpus = open_corpus(f"folder:{place}")
+        assert isinstance(corpus, AudioFolder) and corpus.name == name
+        assert corpus.clips[0].path == tmp_path / folder / "rain" / "a.wav"
+        assert open_corpus("folder", root=place).fingerprint() == corpus.fingerprint()
+    monkeypatch.chdir(tmp_path / folder)
+    assert open_corpus("folder:.").name == name
+    assert open_corpus("folder:.", name="mine").name == "mine"
 
 
 def test_audio_folder_names_the_empty_class(tmp_path):

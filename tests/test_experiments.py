@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -10,20 +9,18 @@ from tiny import write_corpus
 
 from acl_lib import experiments
 from acl_lib.config import ProbeConfig, recipe
-from acl_lib.datasets import Clip, Corpus, cache_dir, synthetic
+from acl_lib.datasets import cache_dir
 from acl_lib.experiments import (
-    LETTERS,
-    NAMES,
-    Record,
     code_fingerprint,
-    evaluation_splits,
-    new_encoder,
-    over_seeds,
+    load_network,
+    new_network,
+    probe,
+    reproduce,
     run,
     runs_dir,
-    source_numbers,
 )
 from acl_lib.features import UnreadableAudioError
+from acl_lib.records import LETTERS, REPRESENTATIONS, Record
 from acl_lib.statistics import wilson_interval
 
 SMALL = {"width": 8, "epochs": 1, "batch": 4, "precision": "float32", "penalties": [0.1]}
@@ -62,26 +59,51 @@ def test_a_record_says_what_was_done_and_found(tiny):
         "fingerprint": tiny.fingerprint(),
         "clips": 12,
         "classes": ["high", "low", "noise"],
+        "labels": "abc" * 4,
+        "sources": [i // 3 for i in range(12)],
     }
     assert record.splits == ["fold 1", "fold 2"]
     assert [len(losses) for losses in record.history] == [2, 2]
-    assert set(record.results) == set(NAMES)
-    for got in record.results.values():
-        guess = torch.tensor([LETTERS.index(letter) for letter in got["predictions"]])
-        right = guess == tiny.labels
-        assert got["n"] == 12 and got["accuracy"] == right.double().mean()
-        assert got["interval"] == list(wilson_interval(int(right.sum()), 12))
-        fold = torch.tensor([clip.fold for clip in tiny.clips])
-        assert got["folds"] == [right[fold == k].double().mean().item() for k in (1, 2)]
-        assert got["fold_sd"] == pytest.approx(torch.tensor(got["folds"]).std().item())
-    assert record.results["statistics"]["accuracy"] >= 0.75  # tones and noise
-    assert record.cost["train_cpu_seconds"] <= record.cost["cpu_seconds"]
+    assert record.selection == [{"epoch": 2, "scores": []}] * 2
+    assert set(record.results) == set(REPRESENTATIONS)
+    fold = torch.tensor([clip.fold for clip in tiny.clips])
+    for readers in record.results.values():
+        assert set(readers) == {"linear", "knn"}
+        for got in readers.values():
+            guess = torch.tensor([LETTERS.index(letter) for letter in got["predictions"]])
+            right = guess == tiny.labels
+            assert got["n"] == 12 and got["accuracy"] == right.double().mean()
+            assert got["interval"] == list(wilson_interval(int(right.sum()), 12))
+            assert got["folds"] == [right[fold == k].double().mean().item() for k in (1, 2)]
+            assert got["fold_sd"] == pytest.approx(torch.tensor(got["folds"]).std().item())
+    assert record.results["statistics"]["linear"]["accuracy"] >= 0.75  # tones and noise
+    assert record.cost["train_cpu_seconds"] <= record.cost["cpu_seconds"] + 0.2  # both rounded
     assert record.cost["device"] and record.cost["bfloat16"] is False
+    assert record.cost["kind"] == "cpu" and record.cost["threads"] == torch.get_num_threads()
     assert set(record.versions) == {"torch", "torchaudio", "numpy", "soxr", "python"}
     table = record.table()
-    assert all(name in table for name in NAMES.values())
-    assert f"{100 * record.results['trained']['accuracy']:.2f} %" in table
+    assert all(name in table for name in REPRESENTATIONS.values())
+    assert f"{100 * record.results['trained']['linear']['accuracy']:.2f} %" in table
     assert "alpha 0.3" in table and "the training clips only" in table
+
+
+@pytest.mark.parametrize("name", ["supervised", "supervised_acl"])
+def test_a_supervised_record_has_its_own_classifier_and_saw_no_test_label(
+    tiny, monkeypatch, one_thread, name
+):
+    wanted = small(name, epochs=6, lr=0.05)
+    record = run(wanted, progress=False)
+    assert set(record.results["trained"]) == {"linear", "knn", "classifier"}
+    assert set(record.results["untrained"]) == {"linear", "knn"}
+    assert record.results["trained"]["classifier"]["n"] == 12
+    assert "its own classifier" in record.table() and "with labels" in record.table()
+    turned = [
+        replace(clip, label=(clip.label + 1) % 3) if clip.fold == 1 else clip for clip in tiny.clips
+    ]
+    other = replace(tiny, clips=tuple(turned))
+    monkeypatch.setattr(experiments, "open_corpus", lambda name, **options: other)
+    second = run(wanted, progress=False)
+    assert second.history[0] == record.history[0] and second.history[1] != record.history[1]
 
 
 def test_a_record_read_from_disk_is_the_record(tiny):
@@ -90,14 +112,14 @@ def test_a_record_read_from_disk_is_the_record(tiny):
     assert Record.read(record.path) == record
     assert json.loads(record.path.read_text())["recipe"]["seed"] == 0
     names = sorted(p.name for p in record.path.parent.iterdir())
-    assert names == ["encoder-fold-1.pt", "encoder-fold-2.pt", "record.json"]
+    assert names == ["network-fold-1.pt", "network-fold-2.pt", "record.json"]
 
 
 def test_a_run_is_found_again_and_repeats_itself_bit_for_bit(tiny, monkeypatch, one_thread):
     wanted = small("acl")
     first = run(wanted, progress=False)
     with monkeypatch.context() as spy:
-        spy.setattr(experiments, "pretrain", lambda *a, **k: pytest.fail("trained again"))
+        spy.setattr(experiments, "fit", lambda *a, **k: pytest.fail("trained again"))
         assert run(wanted, progress=False) == first
     second = run(wanted, again=True, progress=False)
     assert numbers(second) == numbers(first) and second.path == first.path
@@ -110,36 +132,39 @@ def test_other_sounds_or_other_code_make_another_record(tiny, monkeypatch):
     first = run(small(), progress=False)
     monkeypatch.setattr(experiments, "code_fingerprint", lambda: "other")
     trained = []
-    real = experiments.pretrain
-    monkeypatch.setattr(experiments, "pretrain", lambda *a, **k: trained.append(1) or real(*a, **k))
+    real = experiments.fit
+    monkeypatch.setattr(experiments, "fit", lambda *a, **k: trained.append(1) or real(*a, **k))
     assert run(small(), progress=False).path != first.path and len(trained) == 2
 
 
 def test_the_encoder_of_a_record_is_the_one_that_was_judged(tiny):
     record = run(small(), progress=False)
     for split in (0, 1):
-        encoder = record.encoder(split)
+        encoder = load_network(record, split).encoder
         assert not encoder.training
-        untrained = new_encoder(record.recipe)
+        untrained = new_network(record.recipe, 3).encoder
         moved = [
             not torch.equal(a, b)
             for a, b in zip(encoder.parameters(), untrained.parameters(), strict=True)
         ]
         assert all(moved)
-    one, two = record.encoder(0), record.encoder(1)
+    one, two = load_network(record, 0).encoder, load_network(record, 1).encoder
     assert not torch.equal(one.conv1.weight, two.conv1.weight)
+    moved_away = replace(record, path=record.path.parent / "elsewhere" / "record.json")
+    with pytest.raises(FileNotFoundError, match="`acl reproduce` makes them again"):
+        load_network(moved_away)
 
 
 @pytest.mark.parametrize("pretrain_on", ["train", "all"])
 def test_who_is_pretrained_on(tiny, monkeypatch, pretrain_on):
     pools = []
-    real = experiments.pretrain
+    real = experiments.fit
 
-    def spy(recipe, store, pool, **options):
-        pools.append(pool.tolist())
-        return real(recipe, store, pool, **options)
+    def spy(recipe, store, y, split, **options):
+        pools.append(split.pretrain.tolist())
+        return real(recipe, store, y, split, **options)
 
-    monkeypatch.setattr(experiments, "pretrain", spy)
+    monkeypatch.setattr(experiments, "fit", spy)
     record = run(small(pretrain_on=pretrain_on), progress=False)
     fold = [clip.fold for clip in tiny.clips]
     if pretrain_on == "all":
@@ -147,7 +172,8 @@ def test_who_is_pretrained_on(tiny, monkeypatch, pretrain_on):
         assert "all clips, no labels" in record.table()
     else:
         assert pools == [[i for i in range(12) if fold[i] != k] for k in (1, 2)]
-    assert record.results["trained"]["n"] == 12 and len(record.results["trained"]["folds"]) == 2
+    got = record.results["trained"]["linear"]
+    assert got["n"] == 12 and len(got["folds"]) == 2
 
 
 def test_the_test_labels_decide_nothing_but_the_score(tiny, monkeypatch, one_thread):
@@ -160,85 +186,12 @@ def test_the_test_labels_decide_nothing_but_the_score(tiny, monkeypatch, one_thr
     )
     second = run(small(), progress=False)
     assert second.history == first.history  # pretraining looks at no label
-    for key in NAMES:
-        for i, clip in enumerate(tiny.clips):
-            if clip.fold == 1:  # judged by a probe that saw the labels of fold 2 only
-                old, new = (r.results[key]["predictions"][i] for r in (first, second))
-                assert old == new
-
-
-def test_the_official_split_of_a_corpus_is_kept(monkeypatch):
-    monkeypatch.setitem(synthetic.PROFILES, "quick", 60)
-    wanted = small(corpus="synthetic", batch=16)
-    record = run(wanted, progress=False)
-    corpus = experiments.open_recipe_corpus(wanted, progress=False)
-    (split,) = evaluation_splits(corpus, wanted)
-    assert record.splits == ["test"] and len(split.test) == record.results["trained"]["n"] == 20
-    for i, letter in enumerate(record.results["trained"]["predictions"]):
-        assert (letter == "-") == (corpus.clips[i].split == "train")
-    assert record.results["trained"]["fold_sd"] is None
-    assert {corpus.clips[i].split for i in split.pretrain.tolist()} == {"train"}
-    assert len(split.pretrain) == 40
-    assert all("clean" in corpus.clips[i].subsets for i in split.probe.tolist())
-    for part in ("noisy", "all"):
-        (other,) = evaluation_splits(corpus, replace(wanted, probe_on=part))
-        assert [i for i in range(60) if part in corpus.clips[i].subsets] == other.probe.tolist()
-    (every,) = evaluation_splits(corpus, replace(wanted, pretrain_on="all"))
-    assert len(every.pretrain) == 60 and torch.equal(every.probe, split.probe)
-    for part in ("cleen", "test"):
-        with pytest.raises(ValueError, match=f"probe_on='{part}'; its subsets are all, clean"):
-            evaluation_splits(corpus, replace(wanted, probe_on=part))
-
-
-def corpus_of(tmp_path, clips):
-    return Corpus("made", tmp_path, ("a", "b"), tuple(clips))
-
-
-def clip(i, source, fold=None, split=None):
-    return Clip(path=Path(f"/{i}.wav"), label=i % 2, source=source, fold=fold, split=split)
-
-
-def test_no_source_is_ever_on_both_sides(tmp_path, tiny):
-    sources = [f"s{i // 3}" for i in range(40)]
-    without_folds = corpus_of(tmp_path, [clip(i, s) for i, s in enumerate(sources)])
-    for corpus, count in ((without_folds, 5), (tiny, 2)):
-        splits = evaluation_splits(corpus, small())
-        source = source_numbers(corpus)
-        assert len(splits) == count
-        for split in splits:
-            learned = set(source[split.pretrain].tolist()) | set(source[split.probe].tolist())
-            assert learned.isdisjoint(source[split.test].tolist())
-            assert len(split.pretrain) + len(split.test) == len(corpus)
-        tested = torch.cat([split.test for split in splits])
-        assert sorted(tested.tolist()) == list(range(len(corpus)))
-
-
-def test_splits_that_cannot_be_are_told(tmp_path):
-    def made(*rows):
-        clips = [
-            Clip(Path(f"/{i}.wav"), 0, source, fold, split)
-            for i, (source, fold, split) in enumerate(rows)
-        ]
-        return corpus_of(tmp_path, clips)
-
-    for corpus, says in (
-        (made(("a", 1, None), ("b", 2, None), ("a", 2, None)), "1 test clips.*of 'a'"),
-        (made(("a", None, "train"), ("b", None, "test"), ("a", None, "test")), "2.wav of 'a'"),
-        (made(("a", 1, None), ("b", None, None)), "1 of 2 clips have no fold, such as 1.wav"),
-        (made(("a", 1, None), ("b", 1, None)), "fold 1: 0 clips to learn from and 2 to test on"),
-        (made(("a", None, None), ("a", None, None)), "0 clips to learn from"),
-        (made(("a", None, "test")), "0 clips to learn from and 1 to test on"),
-    ):
-        with pytest.raises(ValueError, match=says):
-            evaluation_splits(corpus, small())
-
-
-def test_a_clip_of_neither_side_is_left_alone(tmp_path):
-    corpus = corpus_of(
-        tmp_path, [clip(0, "a", split="train"), clip(1, "b", split="test"), clip(2, "c")]
-    )
-    (split,) = evaluation_splits(corpus, small())
-    assert (split.pretrain.tolist(), split.test.tolist()) == ([0], [1])
+    for key in REPRESENTATIONS:
+        for reader in ("linear", "knn"):
+            for i, clip in enumerate(tiny.clips):
+                if clip.fold == 1:  # judged by a probe that saw the labels of fold 2 only
+                    old, new = (r.results[key][reader]["predictions"][i] for r in (first, second))
+                    assert old == new
 
 
 def test_a_damaged_file_among_good_ones(tiny):
@@ -246,7 +199,7 @@ def test_a_damaged_file_among_good_ones(tiny):
     with pytest.raises(UnreadableAudioError, match=r"1 of 12 files(.|\n)*04\.wav"):
         run(small(), progress=False)
     record = run(small(pretrain_on="all"), skip_unreadable=True, progress=False)
-    assert record.results["trained"]["n"] == 12
+    assert record.results["trained"]["linear"]["n"] == 12
 
 
 def test_a_missing_gpu_is_told_before_any_work(monkeypatch):
@@ -265,7 +218,7 @@ def test_a_failed_run_leaves_no_record(tiny, monkeypatch):
         with pytest.raises(FloatingPointError):
             run(small(), progress=False)
     assert not list(runs_dir().rglob("*.json")) and not list(runs_dir().rglob("*.part"))
-    assert run(small(), progress=False).results["trained"]["n"] == 12
+    assert run(small(), progress=False).results["trained"]["linear"]["n"] == 12
 
 
 def test_the_code_of_a_record_is_that_of_the_modules_which_decide_numbers(tmp_path, monkeypatch):
@@ -277,29 +230,6 @@ def test_the_code_of_a_record_is_that_of_the_modules_which_decide_numbers(tmp_pa
         (tmp_path / f"{name}.py").write_text(f"{name}, changed")
         seen.add(code_fingerprint())
     assert len(seen) == 1 + len(experiments.CODE)
-
-
-def test_records_are_compared_over_seeds(tiny):
-    record = run(small(), progress=False)
-
-    def seeded(seed, accuracy, name="contrastive", pretrain_on="train"):
-        results = {k: v | {"accuracy": accuracy} for k, v in record.results.items()}
-        wanted = small(name, seed=seed, pretrain_on=pretrain_on)
-        return replace(record, recipe=wanted, results=results)
-
-    rows = over_seeds([seeded(0, 0.5), seeded(1, 0.7), seeded(0, 0.6, "acl", "all")])
-    plain, angular = (
-        rows["NT-Xent; pretrained on train"],
-        rows["ACL, alpha 0.3, paper_scaled; pretrained on all"],
-    )
-    assert plain["per_seed"] == [0.5, 0.7] and plain["mean"] == pytest.approx(0.6)
-    half = 12.706 * 0.1  # Student's t with one degree of freedom
-    assert plain["interval"] == pytest.approx((0.6 - half, 0.6 + half), abs=1e-3)
-    assert angular["per_seed"] == [0.6]
-    assert angular["interval"] == record.results["trained"]["interval"]
-    assert rows["untrained encoder"]["per_seed"] == [0.6]  # of the runs on all clips
-    with pytest.raises(ValueError, match="no records"):
-        over_seeds([])
 
 
 def test_the_probe_of_a_recipe_is_the_one_that_is_fitted(tiny, monkeypatch):
@@ -326,5 +256,79 @@ def test_test_clips_have_no_say_in_the_scale_of_what_is_embedded(tiny, monkeypat
 
 
 def test_the_seed_decides_the_weights():
-    one, same, other = (new_encoder(small(seed=seed)).conv1.weight for seed in (0, 0, 1))
+    one, same, other = (new_network(small(seed=seed), 3).encoder.conv1.weight for seed in (0, 0, 1))
     assert torch.equal(one, same) and not torch.equal(one, other)
+
+
+def test_supervised_and_contrastive_start_from_the_same_encoder():
+    one, other = (new_network(small(name), 3).encoder for name in ("acl", "supervised"))
+    pairs = zip(one.parameters(), other.parameters(), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
+
+
+# --- asked again, repeated, continued ------------------------------------------------------------
+
+
+def test_a_record_repeats_itself_exactly_and_says_what_does_not(tiny, one_thread):
+    record = run(small("supervised_acl"), progress=False)
+    assert reproduce(record, progress=False) == []
+    fresh = Record.read(next((runs_dir() / "reproduced").rglob("record.json")))
+    assert fresh == replace(record, path=fresh.path, cost=fresh.cost)
+    results = json.loads(json.dumps(record.results))
+    results["trained"]["knn"]["accuracy"] = 2.0
+    told = reproduce(replace(record, results=results, code="older"), progress=False)
+    assert told[0] == f"code: older in the record, {record.code} now"
+    right = record.results["trained"]["knn"]["accuracy"]
+    assert told[1:] == [f"results.trained.knn.accuracy: 2.0 in the record, {right} now"]
+
+
+def test_a_probe_of_its_own_corpus_says_the_same_and_other_settings_say_another(tiny, one_thread):
+    for name in ("contrastive", "supervised"):
+        record = run(small(name), progress=False)
+        assert probe(record, progress=False) == record.results
+    other = probe(record, neighbours=1, hop=25, progress=False)
+    assert other["trained"]["knn"] != record.results["trained"]["knn"]
+    with pytest.raises(ValueError, match="lr belongs to the training; the probe's"):
+        probe(record, lr=0.1, progress=False)
+
+
+def test_a_network_is_asked_about_sounds_it_never_heard(tiny, monkeypatch, tmp_path):
+    record = run(small("supervised"), progress=False)
+    abroad = write_corpus(tmp_path / "abroad", clips=18, folds=3)
+    monkeypatch.setattr(
+        experiments, "open_corpus", lambda name, **k: abroad if name == "abroad" else tiny
+    )
+    results = probe(record, corpus="abroad", progress=False)
+    assert results["trained"]["linear"]["n"] == 18
+    assert set(results["trained"]) == {"linear", "knn"}  # its classifier knows other classes
+    assert len(results["untrained"]["linear"]["folds"]) == 3
+
+
+def test_selection_keeps_the_epoch_with_the_best_score(tiny, one_thread):
+    for name, by in (("acl", "knn"), ("supervised_acl", "loss")):
+        settings = {"select_by": by, "select_share": 0.4, "epochs": 3, "select_neighbours": 3}
+        record = run(small(name, **settings), progress=False)
+        for chosen in record.selection:
+            scores = dict(chosen["scores"])
+            assert list(scores) == [1, 2, 3]
+            assert scores[chosen["epoch"]] == max(scores.values())
+        plain = run(small(name, **settings | {"select_by": "last"}), progress=False)
+        assert plain.selection[0]["scores"] == []
+
+
+def test_a_linear_layer_trained_by_sgd_and_fine_tuning_are_readers_too(tiny, one_thread):
+    wanted = small(solver="sgd", probe_epochs=3, finetune_epochs=2, moving_batchnorm=True)
+    record = run(wanted, progress=False)
+    assert {"linear_sgd", "finetuned"} <= set(record.results["trained"])
+    assert record.results["trained"]["finetuned"]["n"] == 12
+    assert reproduce(record, progress=False) == []  # the encoder is as it was for the others
+
+
+def test_the_geometry_of_a_record_is_that_of_its_test_clips(tiny, one_thread):
+    record = run(small(patch_frames=40), progress=False)
+    assert set(record.geometry) == {"h", "untrained h", "z"}
+    for values in record.geometry.values():
+        gap = values["tolerance"] - values["between_class_cosine"]
+        assert values["class_gap"] == pytest.approx(gap)
+        assert 0 <= values["alignment"] <= 4 and values["uniformity"] <= 0
+        assert values["effective_rank"] >= 1

@@ -7,6 +7,8 @@ import math
 import os
 import subprocess
 import sys
+import threading
+import tracemalloc
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -14,7 +16,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from tiny import write_corpus
+from tiny import memory_store, write_corpus
 
 from acl_lib import features
 from acl_lib.config import RESAMPLERS, MelConfig
@@ -28,11 +30,18 @@ from acl_lib.features import (
 )
 
 RATE = 22_050
-SILENCE = math.log10(1.1e-8)
+SILENCE = math.log10(MelConfig().floor)
 
 
 def tone(hertz: float, seconds: float, rate: int = RATE) -> np.ndarray:
     return 0.5 * np.sin(2 * np.pi * hertz * np.arange(round(seconds * rate)) / rate)
+
+
+def real_sound() -> Path:
+    if "ACL_DATA" not in os.environ:
+        pytest.skip("ACL_DATA names no folder with esc10")
+    path = next(Path(os.environ["ACL_DATA"], "esc10").rglob("1-100032-A.ogg"), None)
+    return path or pytest.skip("no ESC-10 below ACL_DATA")
 
 
 def strongest(wav: torch.Tensor) -> float:
@@ -88,10 +97,11 @@ def test_the_level_is_the_peak_plus_a_little_and_channels_are_averaged(tmp_path)
     assert load_waveform(tmp_path / "quiet.wav").abs().max() < 0.02  # not blown up
 
 
-def test_resampling_lets_nothing_from_above_half_the_rate_through(tmp_path):
+@pytest.mark.parametrize("resampler", ["soxr_hq", "kaiser_best"])
+def test_resampling_lets_nothing_from_above_half_the_rate_through(tmp_path, resampler):
     both = tone(15_000, 1.0, 44_100) + 0.1 * tone(3000, 1.0, 44_100)
     soundfile.write(tmp_path / "both.wav", both, 44_100)
-    wav = load_waveform(tmp_path / "both.wav")
+    wav = load_waveform(tmp_path / "both.wav", resampler=resampler)
     power = torch.fft.rfft(wav * torch.hann_window(len(wav))).abs() ** 2
     hertz = torch.arange(len(power)) * RATE / len(wav)
     folded = power[(hertz - (RATE - 15_000)).abs() < 20].sum()
@@ -104,6 +114,48 @@ def test_every_resampler_of_a_recipe_is_known(tmp_path, resampler):
     soundfile.write(tmp_path / "a.wav", tone(440, 0.3, 16_000), 16_000)
     wav = load_waveform(tmp_path / "a.wav", resampler=resampler)
     assert strongest(wav) == pytest.approx(440, abs=4)
+
+
+def test_kaiser_best_is_resampys(tmp_path):
+    x = np.zeros(800, dtype=np.float32)
+    x[400], x[411] = 1, -0.5
+    # resampy 0.2.2, resample(x, 44_100, 22_050, filter="kaiser_best")[199:208]
+    expected = [0.0205809, 0.4822691, 0.0134435, -0.0068912, -0.0040973]
+    expected += [0.0275607, -0.1362001, -0.1793437, 0.0703135]
+    found = features._resample(x, 44_100, 22_050, "kaiser_best")
+    assert len(found) == 400 and np.abs(found[199:208] - expected).max() < 2e-7
+
+
+@pytest.mark.parametrize("rate", [8_000, 16_000, 22_050, 44_100, 48_000, 96_000])
+def test_two_band_limited_resamplers_agree_on_a_band_limited_sound(tmp_path, rate):
+    top = 0.4 * min(rate, RATE)
+    both = sum(tone(hertz, 0.5, rate) for hertz in np.linspace(100, top, 7)) / 7
+    soundfile.write(tmp_path / "a.wav", both, rate, subtype="FLOAT")
+    ours, other = (
+        load_waveform(tmp_path / "a.wav", resampler=name) for name in ("kaiser_best", "soxr_hq")
+    )
+    assert len(ours) == len(other) == RATE // 2
+    assert (ours - other)[500:-500].abs().max() < 1e-4
+
+
+def test_a_real_sound_has_nearly_the_same_log_mel_by_two_resamplers():
+    ours, other = (LogMel(resampler=name).read(real_sound()) for name in ("kaiser_best", "soxr_hq"))
+    assert (ours - other).abs()[:90].max() < 0.02  # the rest lies where one lets through less
+
+
+@pytest.mark.parametrize("rate", [44_099, 22_051, 8_001])
+def test_rates_without_a_common_factor_fill_no_memory(rate):
+    seconds = 3
+    wav = tone(1000, seconds, rate).astype(np.float32)
+    tracemalloc.start()
+    try:
+        found = features._resample(wav, rate, RATE, "kaiser_best")
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 200e6  # bytes; all taps of 44,099 to 22,050 would be 2 GB
+    assert len(found) == pytest.approx(seconds * RATE, rel=1e-4)
+    assert strongest(torch.from_numpy(found)) == pytest.approx(1000, abs=0.5)
 
 
 def test_the_shortest_sounds_and_silence_are_sounds(tmp_path):
@@ -144,6 +196,7 @@ def damaged_files(folder: Path) -> dict[str, Path]:
     }.items():
         soundfile.write(folder / f"{name}.wav", samples, RATE, subtype="FLOAT")
     soundfile.write(folder / "two_samples_at_96_kHz.wav", good[:2], 96_000)
+    soundfile.write(folder / "two_billion_samples_a_second.wav", good, 2_000_000_000)
     soundfile.write(folder / "good.flac", good, RATE)
     flac = (folder / "good.flac").read_bytes()
     (folder / "good.flac").unlink()
@@ -155,12 +208,15 @@ def damaged_files(folder: Path) -> dict[str, Path]:
     return paths | {"missing": folder / "missing.wav"}
 
 
-def test_what_cannot_be_read_is_named_with_the_next_step(tmp_path):
+@pytest.mark.parametrize("resampler", ["soxr_hq", "kaiser_best"])
+def test_what_cannot_be_read_is_named_with_the_next_step(tmp_path, resampler):
     paths = damaged_files(tmp_path)
-    assert len(paths) == 10
-    for path in paths.values():
+    assert len(paths) == 11
+    for name, path in paths.items():
+        if (name, resampler) == ("two_samples_at_96_kHz", "kaiser_best"):
+            continue  # one sample is left
         with pytest.raises(UnreadableAudioError) as caught:
-            load_waveform(path)
+            load_waveform(path, resampler=resampler)
         message = str(caught.value)
         assert str(path) in message and "leave it out" in message and "\n" not in message
 
@@ -201,12 +257,7 @@ def librosa_log_mel(wav: torch.Tensor) -> np.ndarray:
 
 
 def test_a_real_sound_has_librosas_log_mel():
-    if "ACL_DATA" not in os.environ:
-        pytest.skip("ACL_DATA names no folder with esc10")
-    path = next(Path(os.environ["ACL_DATA"], "esc10").rglob("1-100032-A.ogg"), None)
-    if path is None:
-        pytest.skip("no ESC-10 below ACL_DATA")
-    wav = load_waveform(path)
+    wav = load_waveform(real_sound())
     assert np.abs(LogMel()(wav).numpy() - librosa_log_mel(wav)).max() <= 1e-5
 
 
@@ -235,6 +286,24 @@ def test_a_clip_of_at_most_a_second_is_repeated_to_one(samples):
     assert len(filled) == RATE
     assert (filled == wav[torch.arange(RATE) % samples]).all()
     assert torch.equal(LogMel()(wav), LogMel()(filled)) and LogMel()(wav).shape == (96, 101)
+
+
+@pytest.mark.parametrize(
+    ("min_seconds", "samples", "repeated"),
+    [(2.0, 5000, 44_100), (2.0, 44_101, 44_101), (0.5, 7000, 11_025), (1e-6, 3, 1025)],
+)
+def test_the_shortest_length_is_a_setting(min_seconds, samples, repeated):
+    mel = LogMel(min_seconds=min_seconds)
+    wav = torch.randn(samples, generator=torch.Generator().manual_seed(0))
+    assert mel(wav).shape == (96, 1 + repeated // 220)
+    assert torch.equal(mel(wav), mel(repeat_to(wav, repeated))) and mel(wav).isfinite().all()
+
+
+def test_the_floor_is_a_setting_and_deep_floors_stay_exact():
+    noise = 0.1 * torch.randn(30_000, generator=torch.Generator().manual_seed(0))
+    deep, usual = LogMel(floor=2.2e-16), LogMel()
+    assert torch.allclose(deep(torch.zeros(9)), torch.tensor(math.log10(2.2e-16)))
+    assert torch.allclose(10 ** deep(noise) + usual.floor, 10 ** usual(noise), rtol=1e-5)
 
 
 def test_a_tone_lands_in_the_band_around_it_and_an_octave_of_level_is_a_number():
@@ -342,11 +411,14 @@ def test_unreadable_clips_are_all_named_and_the_good_ones_kept(corpus, tmp_path,
     assert decoded == []
     for i, clip in enumerate(corpus.clips):
         mine = store.frames[store.starts[i] :][: store.lengths[i]]
-        if clip.path in bad:
+        if clip.path in bad:  # as long as the shortest clip
             assert mine.shape == (101, 96)
             assert torch.allclose(mine.float(), torch.tensor(SILENCE), atol=0.01)
         else:
             assert torch.equal(mine, LogMel().read(clip.path).T.half())
+
+    longer = build(corpus, tmp_path, LogMel(min_seconds=2.0), skip_unreadable=True)
+    assert longer.lengths[1] == 201
 
     soundfile.write(bad[0], tone(440, 1.0), RATE)  # repaired: the store is made anew
     with pytest.raises(UnreadableAudioError, match="1 of 6"):
@@ -362,6 +434,35 @@ def test_mean_and_deviation_are_those_of_the_chosen_clips(corpus, tmp_path):
         assert mean == pytest.approx(values.mean(), abs=1e-9)
         assert std == pytest.approx(values.std(), abs=1e-9)
     assert store.mel_statistics() == store.mel_statistics(torch.arange(6))
+
+
+def test_every_band_has_its_own_mean_and_deviation(corpus, tmp_path):
+    store = build(corpus, tmp_path)
+    parts = [part.double().numpy() for part in store.frames.split(store.lengths.tolist())]
+    for clips in ([0, 1, 2, 3, 4, 5], [4], [5, 1, 1]):
+        values = np.concatenate([parts[i] for i in clips])
+        mean, std = store.band_statistics(torch.tensor(clips))
+        assert mean.dtype == std.dtype == torch.float32 and mean.shape == (96,)
+        np.testing.assert_allclose(mean.numpy(), values.mean(0), rtol=1e-6)
+        np.testing.assert_allclose(std.numpy(), values.std(0), rtol=1e-6)
+    assert torch.equal(store.band_statistics()[1], store.band_statistics(torch.arange(6))[1])
+
+
+@pytest.mark.parametrize("level", [SILENCE, -15.66, 0.0, 0.1])
+def test_a_band_that_never_varies_is_divided_by_one(level):
+    frames = torch.randn(3000, 4, generator=torch.Generator().manual_seed(0))
+    frames[:, 2] = level
+    store = memory_store([frames, frames[:700].double()])  # double: rounded sums of squares
+    mean, std = store.band_statistics()
+    assert mean[2] == pytest.approx(level, abs=1e-6) and std[2] == 1
+    assert (std[[0, 1, 3]] < 1.1).all() and (std[[0, 1, 3]] != 1).all()
+
+
+def test_another_layout_of_the_files_makes_another_store(corpus, tmp_path, monkeypatch):
+    build(corpus, tmp_path)
+    monkeypatch.setattr(features, "LAYOUT", features.LAYOUT + 1)
+    build(corpus, tmp_path)
+    assert len(list((tmp_path / "cache" / "logmel").iterdir())) == 2
 
 
 def test_a_store_moves_whole(corpus, tmp_path):
@@ -436,10 +537,11 @@ def test_a_cache_that_cannot_be_written_is_told(corpus, tmp_path):
     assert "MB" not in str(caught.value)  # nothing was read, so nothing is known
 
 
-def test_a_store_that_was_damaged_says_what_to_delete(corpus, tmp_path):
+@pytest.mark.parametrize("name", ["frames.f16", "sums.f64"])
+def test_a_store_that_was_damaged_says_what_to_delete(corpus, tmp_path, name):
     build(corpus, tmp_path)
     (folder,) = (tmp_path / "cache" / "logmel").iterdir()
-    with (folder / "frames.f16").open("r+b") as file:
+    with (folder / name).open("r+b") as file:
         file.truncate(1000)
     with pytest.raises(StoreError, match="delete it, and it is made again") as caught:
         build(corpus, tmp_path)
@@ -468,6 +570,40 @@ def test_a_killed_build_leaves_no_store(corpus, tmp_path):
     assert len(leftovers(tmp_path)) == 1  # it did begin
     assert not list((tmp_path / "cache").rglob("index.json"))
     assert len(build(corpus, tmp_path).lengths) == 6
+    assert leftovers(tmp_path) == []
+
+
+def test_only_what_the_dead_left_of_this_store_on_this_machine_is_removed(corpus, tmp_path):
+    build(corpus, tmp_path)
+    (folder,) = (tmp_path / "cache" / "logmel").iterdir()
+    folder.rename(tmp_path / "aside")
+    with subprocess.Popen([sys.executable, "-c", ""]) as process:
+        pass  # it ends, and its number is no one's
+    here = features._unfinished(folder, process.pid)
+    others = [
+        features._unfinished(folder, os.getppid()),  # alive
+        features._unfinished(folder.with_name("another-0123"), process.pid),
+        here.with_name(here.name.replace("@", "@far.")),
+    ]
+    mine = features._unfinished(folder, os.getpid())  # of a dead process with the same number
+    for part in (here, mine, *others):
+        part.mkdir()
+        (part / "frames.f16").write_text("half-made")
+    assert len(build(corpus, tmp_path).lengths) == 6
+    assert leftovers(tmp_path) == sorted(part.name for part in others)
+
+
+def test_two_threads_may_ask_for_the_same_store(corpus, tmp_path):
+    stores = []
+    threads = [
+        threading.Thread(target=lambda: stores.append(build(corpus, tmp_path))) for _ in range(2)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(stores) == 2 and torch.equal(stores[0].frames, stores[1].frames)
+    assert leftovers(tmp_path) == []
 
 
 def test_torchs_threads_are_given_back(corpus, tmp_path, monkeypatch):

@@ -5,7 +5,7 @@ import pytest
 import torch
 from tiny import memory_store, striped_store
 
-from acl_lib.config import ProbeConfig
+from acl_lib.config import ProbeConfig, TrainConfig, ViewConfig
 from acl_lib.metrics import accuracy
 from acl_lib.models import ResNet18
 from acl_lib.probing import (
@@ -13,8 +13,12 @@ from acl_lib.probing import (
     embed,
     fit_logistic,
     folds_by_group,
+    knn,
+    knn_score,
+    knn_votes,
     linear_probe,
     log_mel_statistics,
+    train_classifier,
 )
 from acl_lib.views import gather_patches
 
@@ -228,3 +232,115 @@ def test_folds_keep_groups_together_and_use_every_fold():
     assert sizes.tolist() == [25] * 4
     torch.manual_seed(5)  # no other generator has a say
     assert torch.equal(folds_by_group(groups, 3), folds_by_group(groups + 100, 3))
+
+
+# --- neighbours -----------------------------------------------------------------------------------
+
+
+def votes_by_loops(h, clip, gallery, gallery_clip, gallery_y, neighbours, classes):
+    """One row at a time, with Python's own sort."""
+    rows = []
+    for row, mine in zip(h, clip.tolist(), strict=True):
+        others = [
+            (torch.cosine_similarity(row, other, dim=0).item(), int(k))
+            for other, c, k in zip(gallery, gallery_clip.tolist(), gallery_y, strict=True)
+            if c != mine
+        ]
+        voters = sorted(others, reverse=True)[:neighbours]
+        rows.append([sum(k == c for _, k in voters) / len(voters) for c in range(classes)])
+    return torch.tensor(rows)
+
+
+@pytest.mark.parametrize("neighbours", [1, 5, 1000])
+def test_neighbours_vote_as_in_a_loop_and_never_for_their_own_clip(neighbours):
+    h, clip, y, _ = patches_of_clips()
+    found = knn_votes(h, clip, h, clip, y[clip], neighbours=neighbours, num_classes=3)
+    expected = votes_by_loops(h, clip, h, clip, y[clip], neighbours, 3)
+    assert torch.allclose(found, expected, atol=1e-6)
+    assert torch.allclose(found.sum(1), torch.ones(len(h)))
+    many = h.repeat(100, 1), clip.repeat(100)  # more rows than a block holds
+    blocks = knn_votes(*many, h, clip, y[clip], neighbours=neighbours, num_classes=3)
+    assert torch.allclose(blocks.view(100, len(h), 3), found.expand(100, -1, -1))
+
+
+def test_neighbours_are_scikit_learns_on_standardised_patches():
+    from sklearn.neighbors import KNeighborsClassifier
+    from sklearn.preprocessing import StandardScaler
+
+    h, clip, y, _ = patches_of_clips(clips=60)
+    h = h * torch.logspace(-3, 3, 5)  # without standardisation the last dimension would decide
+    train, test = torch.arange(45), torch.arange(45, 60)
+    mine = torch.isin(clip, train)
+    scaler = StandardScaler().fit(h[mine].numpy())
+    oracle = KNeighborsClassifier(5, metric="cosine").fit(scaler.transform(h[mine]), y[clip[mine]])
+    expected = clip_posterior(
+        torch.tensor(oracle.predict_proba(scaler.transform(h[~mine]))), clip[~mine], test
+    )
+    found = knn(h, clip, y, train=train, test=test, num_classes=3, neighbours=5)
+    assert torch.allclose(found.double(), expected, atol=1e-6)
+    other = y.clone()
+    other[test] = (other[test] + 1) % 3
+    assert torch.equal(
+        knn(h, clip, other, train=train, test=test, num_classes=3, neighbours=5), found
+    )
+
+
+def test_the_selection_score_takes_majorities_twice_and_balances_classes():
+    # on a circle, in degrees: clip 0 has patches at 0, 1 and 90, and so on
+    angle = torch.deg2rad(torch.tensor([0.0, 1, 90, 2, 3, 91, 92, 4]))
+    clip = torch.tensor([0, 0, 0, 1, 1, 2, 3, 4])
+    y = torch.tensor([0, 0, 1, 1, 1])
+    z = torch.stack([angle.cos(), angle.sin()], 1)
+    # nearest of another clip: 0 -> clip 1, 1 -> clip 1, 90 -> clip 2: clip 0 reads 0, 0, 1 = 0
+    # clip 1: 2 -> 1 (class 0), 3 -> 4 degrees (class 1): a tie, the lowest class
+    # clip 2: 91 -> 90 or 92; clip 3: 92 -> 91 (class 1); clip 4: 4 -> 3 (class 0)
+    z[5] = torch.tensor([torch.cos(torch.deg2rad(torch.tensor(91.4))), 0.0])
+    z[5, 1] = torch.sin(torch.deg2rad(torch.tensor(91.4)))  # nearer to 92 than to 90
+    found = knn_score(z, clip, y, neighbours=1, num_classes=2)
+    assert found == pytest.approx(((1 + 1) / 2 + (1 + 1 + 0) / 3) / 2)
+
+
+# --- readers that are trained ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("frozen", ["still", "moving", ""])
+def test_a_classifier_is_trained_on_what_it_may_see_and_leaves_what_is_frozen(frozen):
+    y = torch.arange(30) % 3
+    rng = torch.Generator().manual_seed(0)
+    pattern = torch.randn(3, 1, 96, generator=rng)
+    store = memory_store([pattern[k] + 0.3 * torch.randn(130, 96, generator=rng) for k in y])
+    train, validate, test = torch.arange(18), torch.arange(18, 24), torch.arange(24, 30)
+    lr = 0.5 if frozen else 0.05
+
+    def trained(y, seed=0):
+        torch.manual_seed(7)
+        encoder = ResNet18(8)
+        before = {k: v.clone() for k, v in encoder.state_dict().items()}
+        posterior = train_classifier(
+            encoder,
+            store,
+            y,
+            train_on=train,
+            validate=validate,
+            test=test,
+            mean=0.0,
+            std=1.0,
+            d=64,
+            num_classes=3,
+            views=ViewConfig(),
+            config=TrainConfig(width=8, epochs=25, batch=9, lr=lr, precision="float32"),
+            hop=50,
+            seed=seed,
+            frozen=frozen,
+        )
+        after = encoder.state_dict()
+        moved = {k for k in before if not torch.equal(before[k], after[k])}
+        return posterior, moved
+
+    posterior, moved = trained(y)
+    assert torch.allclose(posterior.sum(1), torch.ones(6)) and accuracy(posterior, y[test]) == 1
+    weights = {k for k in moved if "running" not in k and "num_batches" not in k}
+    assert bool(weights) == (frozen == "") and bool(moved) == (frozen != "still")
+    other = y.clone()
+    other[test] = 0
+    assert torch.equal(trained(other)[0], posterior)

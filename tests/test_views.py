@@ -1,5 +1,7 @@
 """Patches out of a store: where they may start, which backgrounds they meet, mix-back in power."""
 
+import math
+
 import beartype
 import jaxtyping
 import pytest
@@ -50,6 +52,17 @@ def test_every_start_is_drawn_equally_often_the_last_one_too():
     assert stats.chisquare(drawn.numpy()).pvalue > 1e-3
 
 
+def test_without_the_last_start_every_other_one_is_drawn_equally_often():
+    data, clips = store([101, 110, 102]), torch.tensor([0, 1, 2]).repeat(9_000)
+    for x in patch_pairs(*data, clips, rng(), last_start=False):
+        first = x[:, 0, 1, 0].long()
+        assert (first[clips == 0] == 0).all()  # 101 frames: the one patch there is
+        assert (first[clips == 2] == 0).all()  # 102 frames: the last start left out
+        drawn = first[clips == 1].bincount(minlength=9)
+        assert len(drawn) == 9  # starts 0..8 in 110 frames
+        assert stats.chisquare(drawn.numpy()).pvalue > 1e-3
+
+
 def test_the_two_starts_of_a_pair_are_independent():
     frames, starts, lengths = store([103])
     x_i, x_j = patch_pairs(frames, starts, lengths, torch.zeros(9_000, dtype=torch.int64), rng())
@@ -94,18 +107,25 @@ def test_shapes_are_checked_as_written():
 
 
 @settings(deadline=None, max_examples=50)
-@given(st.lists(st.integers(7, 60), min_size=1, max_size=6), st.integers(1, 9), st.data())
-def test_all_patches_are_those_a_loop_finds(lengths, hop, data):
+@given(
+    st.lists(st.integers(7, 60), min_size=1, max_size=6),
+    st.integers(1, 9),
+    st.booleans(),
+    st.data(),
+)
+def test_all_patches_are_those_a_loop_finds(lengths, hop, last_start, data):
     frames, starts, lengths = store(lengths)
     chosen = data.draw(st.lists(st.integers(0, len(lengths) - 1), max_size=6))
     expected = []
     for c in chosen:
         t = 0
-        while t + 7 <= lengths[c]:
+        while t + 7 < lengths[c] or (t + 7 == lengths[c] and (last_start or t == 0)):
             expected.append((int(starts[c]) + t, c))
             t += hop
     clips = torch.tensor(chosen, dtype=torch.int64)
-    patch_starts, clip = all_patches(starts, lengths, clips, patch_frames=7, hop=hop)
+    patch_starts, clip = all_patches(
+        starts, lengths, clips, patch_frames=7, hop=hop, last_start=last_start
+    )
     assert list(zip(patch_starts.tolist(), clip.tolist(), strict=True)) == expected
     x = gather_patches(frames, patch_starts, 7)
     assert (x[:, 0, 0] == clip[:, None]).all()
@@ -116,6 +136,20 @@ def test_number_of_patches_at_a_hop_of_50(frames, patches):
     assert (
         len(all_patches(torch.tensor([0]), torch.tensor([frames]), torch.tensor([0]))[0]) == patches
     )
+
+
+@pytest.mark.parametrize(("hop", "patch_frames"), [(50, 100), (100, 100), (50, 101), (7, 20)])
+def test_number_of_patches_is_the_closed_form(hop, patch_frames):
+    lengths = torch.arange(patch_frames, patch_frames + 400)
+    starts, clips = lengths.cumsum(0) - lengths, torch.arange(400)
+    for last_start in (True, False):
+        where = {"patch_frames": patch_frames, "hop": hop, "last_start": last_start}
+        patches = all_patches(starts, lengths, clips, **where)[1].bincount().tolist()
+        room = (lengths - patch_frames).tolist()
+        if last_start:
+            assert patches == [n // hop + 1 for n in room]
+        else:
+            assert patches == [max(1, math.ceil(n / hop)) for n in room]
 
 
 def test_a_hop_of_zero_is_refused():

@@ -38,8 +38,8 @@ def memory_store(clips: list[torch.Tensor]) -> LogMelStore:
     lengths = torch.tensor([len(clip) for clip in clips])
     frames = torch.cat(clips)
     wide = [clip.double() for clip in clips]
-    sums = torch.tensor([[c.sum().item(), c.square().sum().item()] for c in wide])
-    return LogMelStore(frames, lengths.cumsum(0) - lengths, lengths, sums.double())
+    sums = torch.stack([torch.stack([c.sum(0), c.square().sum(0)]) for c in wide])
+    return LogMelStore(frames, lengths.cumsum(0) - lengths, lengths, sums)
 
 
 def striped_store(clips: int, *, bands: int = 32, frames: int = 130, seed: int = 0) -> LogMelStore:

@@ -18,26 +18,28 @@ def open_corpus(
     """Find a corpus on disk, or say exactly what to do to get it.
 
     Args:
-        name: "synthetic" (made on the spot), "esc10", "esc50", "fsdnoisy18k", or "folder" (your
-            own sounds, see :class:`AudioFolder`).
+        name: "synthetic" (made on the spot), "esc10", "esc50", "fsdnoisy18k", or "folder:PATH"
+            (your own sounds, a folder or a CSV, see :class:`AudioFolder`); "folder" with ``root``
+            is the same.
         root: folder of the corpus; by default the folder ``name`` in :func:`data_dir`.
         download: fetch what is missing first.
         options: handed to the corpus, see its ``open``.
 
     Raises:
         CorpusNotFoundError: if it is not there; the message says what to do.
-        ValueError: if the name is unknown, or "folder" comes without a root.
+        ValueError: if the name is unknown, or "folder" comes without a path or with two.
     """
     if name == "synthetic":
         from acl_lib.datasets.synthetic import SyntheticEvents  # see __getattr__
 
         return SyntheticEvents.open(root, **options)
-    if name == "folder":
-        if root is None:
-            raise ValueError("open_corpus('folder', root=...) needs the folder of your sounds")
-        return AudioFolder.open(root, **options)
+    kind, _, path = name.partition(":")
+    if kind == "folder":
+        if bool(path) == (root is not None):
+            raise ValueError(f"your own sounds: 'folder:PATH', or 'folder' and root=; got {name!r}")
+        return AudioFolder.open(path or root, **options)
     if name not in CORPORA:
-        raise ValueError(f"no corpus {name!r}; there are {['synthetic', *CORPORA, 'folder']}")
+        raise ValueError(f"no corpus {name!r}; there are {['synthetic', *CORPORA, 'folder:PATH']}")
     root = Path(root) if root is not None else data_dir() / name
     if download:
         CORPORA[name].download(root)

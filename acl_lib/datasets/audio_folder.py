@@ -1,6 +1,7 @@
 """A reader's own sounds: one folder per class, or a CSV."""
 
 import csv
+import re
 from pathlib import Path
 
 from acl_lib.datasets.base import Corpus
@@ -14,14 +15,15 @@ class AudioFolder(Corpus):
 
     @classmethod
     def open(
-        cls, root: Path | str, *, name: str = "folder", audio: str = "required"
+        cls, root: Path | str, *, name: str | None = None, audio: str = "required"
     ) -> "AudioFolder":
         """Read ``root/class_name/*.wav`` (flac, ogg, mp3), or a CSV ``path,label[,fold][,source]``.
 
         Args:
             root: folder of class folders, or the CSV itself; its paths count from its own folder.
                 Without a source column, every file is a recording of its own.
-            name: name of the corpus, in records and caches.
+            name: name of the corpus, in records and caches; by default that of the folder or CSV
+                as one word: ``my birds.csv`` is my_birds.
             audio: for a CSV, as in :meth:`ESC10.open`.
 
         Raises:
@@ -29,6 +31,8 @@ class AudioFolder(Corpus):
             ValueError: if a class folder is empty, or the CSV lacks a column or a value.
         """
         root = Path(root).expanduser().absolute()
+        own = root.stem if root.is_file() else root.name
+        name = name or re.sub(r"\W+", "_", own).strip("_") or "folder"
         if root.is_file():
             rows, root = _csv_rows(root), root.parent
         elif root.is_dir():

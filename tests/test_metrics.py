@@ -1,0 +1,377 @@
+"""Guesses against scikit-learn, geometry against loops, closed forms and the paper."""
+
+import functools
+import math
+import os
+from pathlib import Path
+
+import naive
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import balanced_accuracy_score, recall_score
+from torch.overrides import TorchFunctionMode
+
+from acl_lib import metrics
+from acl_lib.metrics import (
+    accuracy,
+    alignment,
+    balanced_accuracy,
+    between_class_cosine,
+    class_gap,
+    effective_rank,
+    patch_weighted_accuracy,
+    per_class_accuracy,
+    tolerance,
+    uniformity,
+)
+
+LABELLED = [tolerance, between_class_cosine, class_gap]
+DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+
+
+def on_circle(*degrees):
+    theta = torch.tensor(degrees, dtype=torch.float64).deg2rad()
+    return torch.stack([theta.cos(), theta.sin()], dim=1)
+
+
+def rows(n=40, d=6, k=3, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    h = torch.randn(n, d, generator=generator, dtype=torch.float64)
+    return h, torch.randint(k, (n,), generator=generator)
+
+
+def guesses(n=60, k=5, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    guess, y, patches = (torch.randint(k, (n,), generator=generator) for _ in range(3))
+    return guess, y, patches
+
+
+# --- guesses
+
+
+def test_accuracy_counts_the_largest_and_ties_go_to_the_lowest_class():
+    posterior = torch.tensor([[0.1, 0.9], [0.8, 0.2], [0.5, 0.5], [0.5, 0.5]])
+    assert accuracy(posterior, torch.tensor([1, 0, 0, 1])).item() == 0.75
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=1, max_size=30))
+@pytest.mark.filterwarnings("ignore:y_pred contains classes not in y_true")
+@pytest.mark.filterwarnings("ignore:A single label was found")
+def test_balanced_and_per_class_accuracy_are_scikit_learns(pairs):
+    guess, y = (torch.tensor(column) for column in zip(*pairs, strict=True))
+    expected = balanced_accuracy_score(y, guess)
+    assert balanced_accuracy(guess, y, 5).item() == pytest.approx(expected, abs=1e-14)
+    recall = recall_score(y, guess, labels=range(5), average=None, zero_division=math.nan)
+    assert per_class_accuracy(guess, y, 5).tolist() == pytest.approx(recall.tolist(), nan_ok=True)
+
+
+def test_a_class_that_does_not_occur_is_nan_and_stays_out_of_the_mean():
+    guess, y = torch.tensor([0, 0, 3, 1]), torch.tensor([0, 0, 0, 1])
+    each = per_class_accuracy(guess, y, 4)
+    assert each.isnan().tolist() == [False, False, True, True]
+    assert each[:2].tolist() == [2 / 3, 1]
+    assert balanced_accuracy(guess, y, 4).item() == pytest.approx((2 / 3 + 1) / 2)
+
+
+def test_one_guess_for_all_is_right_in_one_of_the_classes_that_occur():
+    y = torch.tensor([0, 0, 0, 0, 0, 0, 0, 2, 3, 3])
+    guess = torch.zeros_like(y)
+    assert (guess == y).double().mean().item() == 0.7
+    assert balanced_accuracy(guess, y, 20).item() == pytest.approx(1 / 3)
+
+
+def test_a_guess_that_is_no_class_is_wrong():
+    guess, y = torch.tensor([-1, 7, 1]), torch.tensor([0, 1, 1])
+    assert per_class_accuracy(guess, y, 2).tolist() == [0, 0.5]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_clip_weighs_as_much_as_its_patches(seed):
+    guess, y, patches = guesses(seed=seed)
+    expected = naive.patch_weighted(guess.tolist(), y.tolist(), patches.tolist())
+    assert patch_weighted_accuracy(guess, y, patches).item() == pytest.approx(expected)
+    alike = torch.full_like(y, 7)
+    plain = (guess == y).double().mean().item()
+    assert patch_weighted_accuracy(guess, y, alike).item() == pytest.approx(plain)
+
+
+def test_five_clips_of_30_s_are_worth_the_papers_gain():
+    """947 clips, 8866 patches: a table value is a number of patches, not of clips."""
+    patches = torch.cat([torch.full((5,), 59), torch.full((941,), 9), torch.tensor([102])])
+    y = torch.zeros(947, dtype=torch.long)
+    better = torch.ones(947, dtype=torch.long)
+    better[:5] = 0
+    assert (len(patches), int(patches.sum())) == (947, 8866)
+    gain = patch_weighted_accuracy(better, y, patches).item()
+    assert gain == 295 / 8866 > 0.77070 - 0.74160
+    assert (better == y).double().mean().item() < 0.006
+
+
+@pytest.mark.parametrize(
+    ("call", "told"),
+    [
+        (lambda y: per_class_accuracy(y[:2], y, 3), r"got \(3,\) for \(2,\)"),
+        (lambda y: balanced_accuracy(y[:1], y, 3), r"got \(3,\) for \(1,\)"),
+        (lambda y: per_class_accuracy(y, y, 2), "0 to 1, got 0 to 2"),
+        (lambda y: balanced_accuracy(y, y - 1, 3), "0 to 2, got -1 to 1"),
+        (lambda y: balanced_accuracy(y[:0], y[:0], 3), "at least 1 clip"),
+        (lambda y: patch_weighted_accuracy(y, y, y[:1]), r"got \(3,\) for \(1,\)"),
+        (lambda y: patch_weighted_accuracy(y[:1], y, y), r"got \(3,\) for \(1,\)"),
+        (lambda y: patch_weighted_accuracy(y, y, 0 * y), "got 0 in all over 3 clips"),
+        (lambda y: patch_weighted_accuracy(y, y, y - 1), "count 0 or more"),
+        (lambda y: patch_weighted_accuracy(y, y, 5 - 3 * y), "got 6 in all"),  # 5, 2 and -1
+    ],
+)
+def test_wrong_guesses_are_told(unchecked, call, told):
+    with pytest.raises(ValueError, match=told):
+        call(torch.arange(3))
+
+
+# --- geometry
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_geometry_is_what_the_loops_say(seed):
+    h, y = rows(seed=seed)
+    other, _ = rows(seed=100 + seed)
+    same, different = naive.class_cosines(h, y)
+    t, apart = naive.mean(same), naive.mean(different)
+    torch.testing.assert_close(alignment(h, other), naive.alignment(h, other))
+    torch.testing.assert_close(uniformity(h), naive.uniformity(h, 2))
+    torch.testing.assert_close(uniformity(h, t=0.3), naive.uniformity(h, 0.3))
+    torch.testing.assert_close(tolerance(h, y), t)
+    torch.testing.assert_close(between_class_cosine(h, y), apart)
+    torch.testing.assert_close(class_gap(h, y), t - apart)
+    # the paper's formula, read literally: a mean over all pairs, with an indicator of the class
+    literal = sum(same) / (len(same) + len(different))
+    share = len(same) / (len(same) + len(different))
+    torch.testing.assert_close(tolerance(h, y) * share, literal)
+
+
+@pytest.mark.parametrize("degrees", [0, 1e-6, 30, 90, 179.9, 180])
+def test_alignment_is_the_squared_chord_and_one_minus_half_of_it_the_cosine(degrees):
+    value = alignment(3 * on_circle(10, 200), on_circle(10 + degrees, 200 - degrees)).item()
+    assert value == pytest.approx(4 * math.sin(math.radians(degrees) / 2) ** 2, abs=1e-15)
+    assert 1 - value / 2 == pytest.approx(math.cos(math.radians(degrees)), abs=1e-14)
+
+
+def test_uniformity_of_points_in_known_places():
+    assert uniformity(on_circle(25, 25, 25)).item() == pytest.approx(0, abs=1e-15)
+    assert uniformity(on_circle(0, 180)).item() == pytest.approx(-8)
+    assert uniformity(on_circle(0, 180), t=500.0).item() == pytest.approx(-2000)  # exp(-2000) is 0
+    assert uniformity(torch.eye(9)).item() == pytest.approx(-4)
+    # four corners of a square: 4 sides of squared length 2, 2 diagonals of 4
+    square = math.log((4 * math.exp(-4) + 2 * math.exp(-8)) / 6)
+    assert uniformity(on_circle(0, 90, 180, 270)).item() == pytest.approx(square)
+
+
+def test_tolerance_and_gap_of_points_in_known_places():
+    cos = math.cos(math.radians(20))
+    h, y = on_circle(0, 20, 90, 110), torch.tensor([4, 4, 9, 9])
+    assert tolerance(h, y).item() == pytest.approx(cos)
+    # 90, 110, 70 and 90 degrees apart
+    assert between_class_cosine(h, y).item() == pytest.approx(0, abs=1e-15)
+    assert class_gap(h, y).item() == pytest.approx(cos)
+    y = torch.arange(3).repeat(2)
+    assert class_gap(torch.eye(3).repeat(2, 1), y).item() == pytest.approx(1)
+    one_way = torch.ones(6, 3)
+    assert tolerance(one_way, y).item() == pytest.approx(1)  # high, and knows nothing of classes
+    assert class_gap(one_way, y).item() == pytest.approx(0, abs=1e-14)
+
+
+def test_pairs_are_pooled_over_classes_not_averaged_by_class():
+    h, y = on_circle(0, 0, 0, 0, 90), torch.tensor([0, 0, 0, 1, 1])
+    assert tolerance(h, y).item() == pytest.approx((6 * 1 + 2 * 0) / 8)
+
+
+@pytest.mark.parametrize("d", [1, 2, 5, 30])
+def test_effective_rank_counts_directions(d):
+    both_ways = torch.cat([torch.eye(d), -torch.eye(d)])
+    assert effective_rank(both_ways).item() == pytest.approx(d)
+    unused = torch.zeros(2 * d, 4)
+    assert effective_rank(torch.cat([both_ways, unused], dim=1)).item() == pytest.approx(d)
+    assert effective_rank(torch.eye(d + 1)).item() == pytest.approx(d)  # a simplex round its mean
+
+
+def test_effective_rank_is_the_entropy_of_the_squared_singular_values_of_centred_unit_rows():
+    h, _ = rows(n=30, d=8)
+    u = torch.stack([naive.unit(v) for v in h])
+    s = torch.linalg.svdvals(u - u.mean(0)).square()
+    expected = torch.distributions.Categorical(s).entropy().exp()
+    torch.testing.assert_close(effective_rank(h), expected)
+    few, _ = rows(n=4, d=50)
+    assert 1 < effective_rank(few).item() <= 3 + 1e-9  # N - 1, however many dimensions
+
+
+@pytest.mark.parametrize("norm", [1.0, 0.3, 1e4])
+def test_rows_that_all_point_one_way_have_no_direction_to_spread_over(norm):
+    row = norm * torch.rand(1, 512, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    h = row * torch.linspace(1, 9, 50, dtype=torch.float64)[:, None]
+    assert effective_rank(h).item() == 0
+
+
+@pytest.mark.parametrize(
+    "measure", [uniformity, effective_rank, *LABELLED, alignment], ids=lambda f: f.__name__
+)
+@pytest.mark.parametrize("device", DEVICES)
+def test_order_norms_rotation_type_and_device_do_not_matter(measure, device):
+    h, y = rows()
+    other, _ = rows(seed=9)
+    second = {alignment: (other,), uniformity: (), effective_rank: ()}.get(measure, (y,))
+    value = measure(h, *second)
+    assert value.dtype == torch.float64 and not value.requires_grad
+    generator = torch.Generator().manual_seed(5)
+    order = torch.randperm(len(h), generator=generator)
+    norms = torch.rand(len(h), 1, generator=generator, dtype=torch.float64) * 100 + 1e-3
+    q = torch.linalg.qr(torch.randn(6, 6, generator=generator, dtype=torch.float64))[0]
+    moved = [x[order] @ q if x.is_floating_point() else x[order] + 7 for x in second]
+    torch.testing.assert_close(measure((h * norms)[order] @ q, *moved), value)
+    there = [x.to(device) for x in (h.float().requires_grad_(), *second)]
+    got = measure(*there)
+    assert got.device.type == device and not got.requires_grad
+    torch.testing.assert_close(got.cpu(), value, atol=1e-6, rtol=1e-6)
+
+
+def test_half_precision_in_does_not_mean_half_precision_sums():
+    """65,504 is the largest float16; the sums of 4,000 rows of norm 20 are beyond it."""
+    h = (rows(n=4000, d=16)[0].abs() * 20).half()
+    y = torch.zeros(4000, dtype=torch.long)
+    torch.testing.assert_close(tolerance(h, y), tolerance(h.double(), y))
+    torch.testing.assert_close(uniformity(h), uniformity(h.double()))
+    torch.testing.assert_close(effective_rank(h), effective_rank(h.double()))
+
+
+def test_a_row_of_zeros_has_a_cosine_of_0_and_stays_at_the_centre():
+    h, y = torch.cat([on_circle(0, 0), torch.zeros(2, 2)]), torch.tensor([0, 0, 0, 1])
+    assert tolerance(h, y).item() == pytest.approx(2 / 6)
+    assert between_class_cosine(h, y).item() == 0
+    assert alignment(h, h.flip(0)).item() == pytest.approx(1)
+    # one pair of equal rows, one of zeros, four at a distance of 1
+    assert uniformity(h).item() == pytest.approx(math.log((2 + 4 * math.exp(-2)) / 6))
+    assert effective_rank(h).item() == pytest.approx(1)
+    nothing = torch.zeros(5, 3)
+    assert effective_rank(nothing).item() == 0
+    assert tolerance(nothing, torch.zeros(5, dtype=torch.long)).item() == 0
+    assert uniformity(nothing).item() == pytest.approx(0, abs=1e-15)
+
+
+@pytest.mark.parametrize("pairs", [1, 40, 41, 200, 1599, 1600, 10**6])
+def test_uniformity_does_not_depend_on_the_block(monkeypatch, pairs):
+    h, _ = rows()
+    value = naive.uniformity(h, 2)
+    monkeypatch.setattr(metrics, "PAIRS_AT_ONCE", pairs)
+    torch.testing.assert_close(uniformity(h), value)
+
+
+class Largest(TorchFunctionMode):
+    """Number of entries of the largest tensor that a call of torch returns."""
+
+    entries = 0
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        if isinstance(result, torch.Tensor):
+            self.entries = max(self.entries, result.numel())
+        return result
+
+
+@pytest.mark.parametrize(
+    "measure", [uniformity, effective_rank, *LABELLED], ids=lambda f: f.__name__
+)
+def test_nothing_of_n_times_n_entries_is_ever_built(measure):
+    n = 6000
+    h, y = rows(n=n, d=4)
+    with Largest() as largest:
+        value = measure(h, *([y] if measure in LABELLED else []))
+    assert n * 4 <= largest.entries <= metrics.PAIRS_AT_ONCE < n * n / 30
+    assert value.isfinite()
+
+
+def test_many_rows_spread_evenly_have_the_uniformity_of_the_sphere():
+    """In d dimensions E exp(-t |u - v|^2) = exp(-2t) 0F1(d / 2; t^2), here by its series."""
+    t, d = 2.0, 8
+    term, bessel = 1.0, 1.0
+    for n in range(30):
+        term *= t**2 / ((n + 1) * (d / 2 + n))
+        bessel += term
+    value = uniformity(rows(n=8000, d=d)[0]).item()
+    assert value == pytest.approx(-2 * t + math.log(bessel), abs=3e-3)
+    assert effective_rank(rows(n=8000, d=d)[0]).item() == pytest.approx(d, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("call", "told"),
+    [
+        (lambda h, y: alignment(h, h[:2]), r"\(4, 2\) and \(2, 2\)"),
+        (lambda h, y: alignment(h[:0], h[:0]), "N >= 1"),
+        (lambda h, y: uniformity(h[:1]), "at least 2 rows, got 2.0 and 1"),
+        (lambda h, y: uniformity(h, t=0.0), "t > 0"),
+        (lambda h, y: tolerance(h, y), "4 rows, each of its own"),
+        (lambda h, y: tolerance(h, y[:2]), r"got \(2,\) for \(4, 2\)"),
+        (lambda h, y: between_class_cosine(h, 0 * y), "two classes"),
+        (lambda h, y: between_class_cosine(h[:0], y[:0]), "two classes"),
+        (lambda h, y: class_gap(h, 0 * y), "two classes"),
+        (lambda h, y: class_gap(h, y), "each of its own"),
+        (lambda h, y: effective_rank(h[:1]), "at least 2 rows to spread, got 1"),
+    ],
+)
+def test_rows_without_the_pairs_are_told(unchecked, call, told):
+    with pytest.raises(ValueError, match=told):
+        call(on_circle(0, 40, 90, 200), torch.arange(4))
+
+
+# --- the published values
+
+# -U of z (view 1) and T of z (both views) as the authors' table has them, to 4 decimals; then from
+# the same features: T of different classes and the gap on z; -U, T, T of different classes, gap,
+# cosine of the two views and effective rank (view 1) on h. The table prints the T of t0.2a0.3
+# (0.9437) once more at t0.3a0.4, where the features say 0.9595.
+PUBLISHED = {
+    "t0.2": (0.3719, 0.9189, 0.9031, 0.0158, 1.2259, 0.7282, 0.6704, 0.0579, 0.8457, 47.9),
+    "t0.2a0.3": (0.2605, 0.9437, 0.9316, 0.0121, 0.3355, 0.9271, 0.9145, 0.0126, 0.9555, 47.5),
+    "t0.3": (0.2954, 0.9357, 0.9238, 0.0119, 0.8481, 0.8113, 0.7747, 0.0366, 0.8937, 41.0),
+    "t0.3a0.4": (0.1874, 0.9595, 0.9516, 0.0078, 0.2732, 0.9417, 0.9298, 0.0119, 0.9667, 33.6),
+}
+
+
+@functools.cache
+def released(name):
+    """Both views of h and z, and the labels, of the 947 test clips; copies in float16."""
+    folder = Path(os.environ.get("ACL_DATA", "nowhere")) / "acl_published_features" / name
+    if not folder.is_dir():
+        pytest.skip("the authors' features need ACL_DATA/acl_published_features")
+    files = [torch.load(path, weights_only=True) for path in sorted(folder.glob("tensors*.pt"))]
+    h, z = ([torch.cat([file[key][view] for file in files]) for view in (0, 1)] for key in "hz")
+    return h, z, torch.cat([file["labels"] for file in files])
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_the_papers_uniformity_and_tolerance_come_out_of_its_features(name):
+    _, z, y = released(name)
+    assert len(y) == 947
+    both, labels = torch.cat(z), torch.cat([y, y])
+    got = (
+        -uniformity(z[0]),
+        tolerance(both, labels),
+        between_class_cosine(both, labels),
+        class_gap(both, labels),
+    )
+    assert [round(value.item(), 4) for value in got] == list(PUBLISHED[name][:4])
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_the_same_measures_of_the_encoders_output(name):
+    h, _, y = released(name)
+    both, labels = torch.cat(h), torch.cat([y, y])
+    got = (
+        -uniformity(h[0]),
+        tolerance(both, labels),
+        between_class_cosine(both, labels),
+        class_gap(both, labels),
+        1 - alignment(*h) / 2,
+    )
+    assert [round(value.item(), 4) for value in got] == list(PUBLISHED[name][4:9])
+    assert round(effective_rank(h[0]).item(), 1) == PUBLISHED[name][9]
