@@ -44,40 +44,73 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
 
-    look = commands.add_parser("corpora", help="what is in a corpus, and what is wrong with it")
+    def command(name: str, work, summary: str, more: str) -> argparse.ArgumentParser:
+        made = commands.add_parser(
+            name, help=summary, description=f"{summary[0].upper()}{summary[1:]}. {more}"
+        )
+        made.set_defaults(work=work)
+        return made
+
+    look = command(
+        "corpora",
+        _corpora,
+        "what is in a corpus, and what is wrong with it",
+        "Reads every file: counts, durations, licences; unreadable, short, silent, doubled clips.",
+    )
     look.add_argument("corpus", nargs="?", default="synthetic", help=CORPUS_HELP)
     look.add_argument("--download", action="store_true", help="fetch it first, if it can be")
-    look.set_defaults(work=_corpora)
 
-    make = commands.add_parser("prepare", help="make the log-mels of a corpus before they are used")
+    make = command(
+        "prepare",
+        _prepare,
+        "make the log-mels of a corpus before they are used",
+        "A run makes them itself; this is for a large corpus, or a machine without a GPU.",
+    )
     _add_recipe(make)
     make.add_argument("--download", action="store_true", help="fetch the corpus first")
-    make.set_defaults(work=_prepare)
 
-    one = commands.add_parser("run", help="train a network, probe it, write the record")
+    one = command(
+        "run",
+        _run,
+        "train a network, probe it, write the record",
+        "The same network untrained and log-mel statistics are asked the same questions. A run "
+        "that exists is found again; one that was interrupted goes on where it stopped.",
+    )
     _add_recipe(one)
     _add_machine(one)
     one.add_argument("--record", type=Path, metavar="FILE", help="also write the record here")
     one.add_argument("--again", action="store_true", help="run even if the record exists")
-    one.set_defaults(work=_run)
 
-    ask = commands.add_parser("probe", help="ask a record's networks about another corpus")
+    ask = command(
+        "probe",
+        _probe,
+        "ask a record's networks about another corpus, or otherwise about their own",
+        "Nothing is trained but the readers. Settings of the probe: neighbours, hop, penalties, "
+        "inner_folds, solver, finetune_epochs and so on.",
+    )
     ask.add_argument("record", type=Path, help="record.json in the folder of a run")
     ask.add_argument("--corpus", help=f"{CORPUS_HELP}; the record's own by default")
-    ask.add_argument(
-        "--set", action="append", default=[], metavar="NAME=VALUE", help="of the probe"
-    )
+    ask.add_argument("--set", action="append", default=[], metavar="NAME=VALUE")
     ask.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
-    ask.set_defaults(work=_probe)
 
-    tell = commands.add_parser("report", help="compare records: seeds, intervals, paired tests")
+    tell = command(
+        "report",
+        _report,
+        "compare records: seeds, intervals, paired tests",
+        "Means over seeds beside both baselines; then every two methods on the same clips, with "
+        "an interval from resampled recordings and the exact McNemar test.",
+    )
     tell.add_argument("records", type=Path, nargs="+", help="record files, or folders of them")
-    tell.set_defaults(work=_report)
 
-    same = commands.add_parser("reproduce", help="run a record again; is every number the same?")
+    same = command(
+        "reproduce",
+        _reproduce,
+        "run a record again and see whether every number is the same",
+        "Takes the record's recipe, device and number of threads. Exits with 1 and names what "
+        "differs, the code, the corpus and the versions first.",
+    )
     same.add_argument("record", type=Path)
     same.add_argument("--device", choices=["cpu", "cuda"], help="default: the record's")
-    same.set_defaults(work=_reproduce)
     return parser
 
 

@@ -79,7 +79,8 @@ def test_a_run_killed_at_any_of_twenty_moments_ends_with_the_same_record(tmp_pat
 
     write_corpus(tmp_path / "sounds")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["acl_lib.experiments", "torch.optim", "scipy.stats"])
+    # the first optimiser imports torch._dynamo, which takes longer than a whole run here
+    context.set_forkserver_preload(["acl_lib.experiments", "torch._dynamo", "scipy.stats"])
 
     def start(root: Path, kill_at: int = -1) -> tuple[int, int]:
         events = context.Value("i", 0)

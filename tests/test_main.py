@@ -12,8 +12,10 @@ from tiny import write_corpus
 from acl_lib import __main__ as command
 from acl_lib import experiments
 from acl_lib.__main__ import main
+from acl_lib.config import RECIPES, recipe
 from acl_lib.datasets import synthetic
-from acl_lib.experiments import Record, runs_dir
+from acl_lib.experiments import runs_dir
+from acl_lib.records import Record
 
 TINY = ["--set", "width=8", "--set", "epochs=1", "--set", "batch=16", "--set", "penalties=[0.1]"]
 
@@ -35,13 +37,13 @@ def test_a_run_from_end_to_end(capsys, monkeypatch, tmp_path):
     assert main([*words, "--set", "alpha=0.5", "--record", str(copy)]) == 0
     out = capsys.readouterr().out
     assert "acl on synthetic: profile quick, seed 3, alpha 0.5" in out
-    assert "trained encoder, linear probe" in out and "log-mel statistics, same probe" in out
+    assert "trained encoder, linear probe" in out and "log-mel statistics, nearest" in out
     assert out.splitlines()[-1] == f"record: {copy}"
     (path,) = runs_dir().rglob("record.json")
     assert json.loads(path.read_text()) == json.loads(copy.read_text())
     settings = Record.read(path).recipe
     assert (settings.loss.alpha, settings.train.width, settings.pretrain_on) == (0.5, 8, "all")
-    monkeypatch.setattr(experiments, "pretrain", lambda *a, **k: pytest.fail("trained again"))
+    monkeypatch.setattr(experiments, "fit", lambda *a, **k: pytest.fail("trained again"))
     assert main([*words, "--set", "alpha=0.5"]) == 0  # found again
     assert capsys.readouterr().out.splitlines()[-1] == f"record: {path}"
 
@@ -56,13 +58,14 @@ def test_a_run_from_end_to_end(capsys, monkeypatch, tmp_path):
         (["--set", "alpha="], "alpha must be a finite number; got ''"),
         (["--set", "batch=1"], "batch >= 2"),
         (["--set", "width=4"], "width >= 8"),
-        (["--set", "optimizer=adam"], "optimizer in ('sgd', 'adamw'); got 'adam'"),
+        (["--set", "optimizer=adam"], "optimizer='adam' needs select_by='knn' or 'loss'"),
         (["--set", "tau=0.1"], "unknown setting 'tau'; there are "),
         (["--set", "alpha"], "--set takes NAME=VALUE; got 'alpha'"),
         (["--set", "seed=3"], "--set is not for seed: see acl run --help"),
         (["--set", "name=x"], "--set is not for name"),
         (["--seed", "-1"], "seed in 0 to"),
         (["--threads", "0"], "--threads must be at least 1; got 0"),
+        (["--pretrain-on", "test"], "pretrain_on in ('train', 'all', 'clean', 'noisy'"),
     ],
 )
 def test_a_mistake_is_answered_in_one_line_before_any_work(nothing_runs, capsys, words, says):
@@ -114,7 +117,8 @@ def test_threads_are_set(monkeypatch):
         used.append(torch.get_num_threads())
         raise ValueError("enough")
 
-    monkeypatch.setattr(experiments, "run", stop)
+    monkeypatch.setattr(experiments, "evaluation_splits", stop)
+    monkeypatch.setitem(synthetic.PROFILES, "quick", 60)
     try:
         assert main(["run", "acl", "--threads", "3"]) == 1
     finally:
@@ -129,9 +133,13 @@ def test_threads_are_set(monkeypatch):
         (["run", "--help"], 0, "NAME=VALUE"),
         (["corpora", "--help"], 0, "--download"),
         ([], 2, "required: command"),
-        (["run", "simclr"], 2, "invalid choice: 'simclr'"),
+        (["--help"], 0, "acl report runs"),
+        (["run", "--help"], 0, "paper_code_supervised"),
+        (["probe", "--help"], 0, "folder:PATH"),
+        (["report", "--help"], 0, "paired tests"),
+        (["reproduce", "--help"], 0, "the record's"),
+        (["prepare", "--help"], 0, "--download"),
         (["run", "acl", "--profile", "big"], 2, "invalid choice: 'big'"),
-        (["run", "acl", "--pretrain-on", "test"], 2, "invalid choice: 'test'"),
         (["run", "acl", "--seed", "one"], 2, "invalid int value: 'one'"),
     ],
 )
@@ -169,3 +177,115 @@ def test_a_corpus_is_reported(capsys, monkeypatch):
     monkeypatch.setitem(synthetic.PROFILES, "quick", 60)
     assert main(["corpora", "synthetic"]) == 0
     assert re.search(r"\b60\b", capsys.readouterr().out)
+
+
+@pytest.fixture
+def sixty(monkeypatch):
+    """The synthetic corpus with sixty clips."""
+    monkeypatch.setitem(synthetic.PROFILES, "quick", 60)
+
+
+def test_a_recipe_file_is_run_and_a_bad_one_refused_by_key(capsys, sixty, tmp_path):
+    file = tmp_path / "mine.json"
+    made = recipe("acl", alpha=0.6, width=8, epochs=1, penalties=[0.1])
+    file.write_text(made.to_json())
+    assert main(["run", str(file), "--seed", "2", "--set", "batch=16"]) == 0
+    (path,) = runs_dir().rglob("record.json")
+    got = Record.read(path).recipe
+    assert (got.loss.alpha, got.seed, got.train.batch, got.name) == (0.6, 2, 16, "acl")
+    capsys.readouterr()
+    for text, says in (
+        ('{"loss": {"tau": 1}}', "unknown ['tau']; allowed ['alpha', 'margin', 'reduction'"),
+        ('{"loss": {"alpha": "much"}}', "alpha must be a finite number; got 'much'"),
+        ('{"loss": {"alpha": NaN}}', "alpha must be a finite number; got nan"),
+        ('{"loss": {"alpha": 7}}', "need alpha in [0, 1]"),
+        (
+            '{"method": "supervised", "pretrain_on": "all"}',
+            "pretrain_on='all' needs method='simclr'",
+        ),
+        ("{", "Expecting property name"),
+    ):
+        file.write_text(text)
+        assert main(["run", str(file)]) == 1
+        said = capsys.readouterr().err
+        assert said.startswith(f"acl: {file}: ") and says in said, said
+    assert main(["run", str(file), "--profile", "laptop"]) == 1
+    assert "a file says all of it" in capsys.readouterr().err
+    assert main(["run", str(tmp_path / "gone.json")]) == 1
+    assert "gone.json" in capsys.readouterr().err
+
+
+def test_records_are_reported_probed_and_reproduced(capsys, sixty, tmp_path):
+    threads = ["--threads", str(torch.get_num_threads())]
+    for name, seed in (("contrastive", 0), ("acl", 0)):
+        assert main(["run", name, "--seed", str(seed), *threads, *TINY]) == 0
+    capsys.readouterr()
+    assert main(["report", str(runs_dir())]) == 0
+    out = capsys.readouterr().out
+    assert "NT-Xent; pretrained on train" in out and "paired: b - a" in out
+    path = next(iter(sorted(runs_dir().rglob("record.json"))))
+    assert main(["probe", str(path), "--set", "neighbours=3"]) == 0
+    assert "acl, trained on synthetic; asked about synthetic" in capsys.readouterr().out
+    assert main(["reproduce", str(path)]) == 0
+    assert "repeated exactly" in capsys.readouterr().out
+    values = json.loads(path.read_text())
+    values["results"]["trained"]["knn"]["n"] = 7
+    path.write_text(json.dumps(values))
+    assert main(["reproduce", str(path)]) == 1
+    out = capsys.readouterr().out
+    assert "1 values differ" in out and "results.trained.knn.n: 7 in the record, 20 now" in out
+    assert main(["report", str(tmp_path / "none.json")]) == 1
+    assert "none.json" in capsys.readouterr().err
+
+
+def test_log_mels_are_prepared_before_they_are_used(capsys, sixty):
+    assert main(["prepare", "contrastive"]) == 0
+    assert re.search(r"synthetic: 60 clips, 0\.0\d hours of log-mels", capsys.readouterr().out)
+
+
+def test_own_sounds_need_no_python(capsys, tmp_path):
+    write_corpus(tmp_path / "birds")
+    words = ["--corpus", f"folder:{tmp_path / 'birds' / 'clips.csv'}", *TINY]
+    assert main(["run", "supervised", *words, "--set", "batch=4"]) == 0
+    assert "its own classifier" in capsys.readouterr().out
+
+
+def test_away_from_a_terminal_progress_is_lines(capsys, sixty):
+    assert main(["run", "contrastive", *TINY, "--set", "epochs=3"]) == 0
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].startswith("contrastive, test: epoch 1 of 3, loss ")
+    assert re.search(r"epoch 3 of 3, loss [\d.]+, \d+ clips/s, 0 s left$", lines[-1])
+    assert not any("\r" in line for line in lines)
+
+
+def test_an_interruption_by_hand_says_how_to_go_on(capsys, monkeypatch):
+    def stop(*a, **k):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(experiments, "run", stop)
+    assert main(["run", "acl"]) == 130
+    assert "the same command goes on from here" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["paper_code", "paper_text", "paper_code_supervised"])
+def test_the_papers_protocols_run_end_to_end_on_the_layout_of_fsdnoisy18k(
+    capsys, monkeypatch, tmp_path, name
+):
+    made = synthetic.SyntheticEvents.open(tmp_path / "made", clips=60, progress=False)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "fsdnoisy18k").symlink_to(made.root)
+    monkeypatch.setenv("ACL_DATA", str(tmp_path / "data"))
+    small = {"width": 8, "epochs": 2, "batch": 16, "penalties": [0.1]}
+    if name == "paper_code":
+        small |= {"probe_epochs": 2, "select_neighbours": 10, "finetune_epochs": 1}
+    words = [w for k, v in small.items() for w in ("--set", f"{k}={v}")]
+    assert main(["run", name, "--corpus", "fsdnoisy18k", *words]) == 0
+    (path,) = runs_dir().rglob("record.json")
+    record = Record.read(path)
+    trained = record.results["trained"]
+    assert record.recipe.profile == "paper" and trained["linear"]["n"] == 20
+    extra = {"paper_code": {"linear_sgd", "finetuned"}, "paper_text": set()}
+    assert set(trained) - {"linear", "knn"} == extra.get(name, {"classifier"})
+    scored = [bool(chosen["scores"]) for chosen in record.selection]
+    assert scored == [name != "paper_text"]
+    assert len(record.corpus["classes"]) == 20 and RECIPES[name]["profile"] == "paper"

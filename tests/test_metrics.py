@@ -375,3 +375,19 @@ def test_the_same_measures_of_the_encoders_output(name):
     )
     assert [round(value.item(), 4) for value in got] == list(PUBLISHED[name][4:9])
     assert round(effective_rank(h[0]).item(), 1) == PUBLISHED[name][9]
+
+
+def test_accuracies_are_those_of_torchmetrics():
+    classification = pytest.importorskip("torchmetrics.functional.classification")
+    rng = torch.Generator().manual_seed(0)
+    posterior = torch.rand(200, 5, generator=rng).softmax(1)
+    y = torch.randint(5, (200,), generator=rng) ** 2 % 5  # unbalanced
+    y[:5] = torch.arange(5)
+    guess = posterior.argmax(1)
+
+    def theirs(average):
+        return classification.multiclass_accuracy(guess, y, 5, average=average).double()
+
+    assert accuracy(posterior, y).double() == pytest.approx(theirs("micro").item())
+    assert balanced_accuracy(guess, y, 5).item() == pytest.approx(theirs("macro").item())
+    assert torch.allclose(per_class_accuracy(guess, y, 5), theirs(None))
