@@ -106,8 +106,8 @@ def _parser() -> argparse.ArgumentParser:
         "reproduce",
         _reproduce,
         "run a record again and see whether every number is the same",
-        "Takes the record's recipe, device and number of threads. Exits with 1 and names what "
-        "differs, the code, the corpus and the versions first.",
+        "Takes the record's recipe, device and number of threads. Names every number that differs, "
+        "and then exits with 1; names code, versions and device where they are others.",
     )
     same.add_argument("record", type=Path)
     same.add_argument("--device", choices=["cpu", "cuda"], help="default: the record's")
@@ -215,10 +215,12 @@ def _reproduce(args: argparse.Namespace) -> int:
     from .records import Record
 
     record = Record.read(args.record)
-    lines = reproduce(record, device=args.device)
+    numbers, circumstances = reproduce(record, device=args.device)
     print(record.table())
-    if lines:
-        print(f"\n{len(lines)} values differ:", *lines[:20], sep="\n  ")
+    if circumstances:
+        print("\nwhat has changed since the record:", *circumstances, sep="\n  ")
+    if numbers:
+        print(f"\n{len(numbers)} numbers differ:", *numbers[:20], sep="\n  ")
         return 1
     print("\nrepeated exactly: every number of the record, times apart")
     return 0

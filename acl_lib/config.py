@@ -90,6 +90,11 @@ class ViewConfig:
         _require(self.frequency_masks >= 0, "frequency_masks >= 0", self.frequency_masks)
         _require(0 <= self.blur <= 1, "blur in [0, 1]", self.blur)
 
+    def plain(self) -> ViewConfig:
+        """The same patches without background and augmentation, as an evaluation sees them."""
+        off = {"mix_back": 0.0, "crop_scale": 1.0, "compander": 1.0, "noise": 0.0}
+        return replace(self, **off, time_masks=0, frequency_masks=0, blur=0.0)
+
 
 @dataclass(frozen=True)
 class LossConfig:

@@ -128,7 +128,7 @@ def _trained(record: Record, split: int, device: str) -> tuple[Network, Scale]:
     if not path.exists():
         raise FileNotFoundError(
             f"{path} is not there: the networks of a record lie beside it in the folder of its "
-            "run; `acl reproduce` makes them again"
+            "run; `run(record.recipe)` finds that folder or makes it again"
         )
     return _load(path, record.recipe, len(record.corpus["classes"]), device)[:2]
 
@@ -173,9 +173,6 @@ def fit(
     settings, select = recipe.train, recipe.select
     scale = standardisation(store, pool, recipe.views.standardise)
 
-    def patches(model: nn.Module) -> tuple[Tensor, Tensor]:
-        return _embed(recipe, model, store, validate, scale)
-
     if recipe.method == "simclr":
         pairs = view_pairs(store, pool, views=recipe.views, generator=generator)
         step = SimCLRStep(
@@ -184,7 +181,8 @@ def fit(
         ids = pool
 
         def score() -> float:
-            z, clip = patches(nn.Sequential(network.encoder, network.head))
+            to_z = nn.Sequential(network.encoder, network.head)
+            z, clip = _embed(recipe, to_z, store, validate, scale)
             return knn_score(
                 z, clip, y, neighbours=select.select_neighbours, num_classes=num_classes
             )
@@ -196,11 +194,10 @@ def fit(
 
         @torch.no_grad()
         def score() -> float:
-            plain = replace(recipe.views, mix_back=0.0, crop_scale=1.0, compander=1.0, noise=0.0)
             views, clips = labelled_views(
                 store,
                 validate,
-                views=plain,
+                views=recipe.views.plain(),
                 generator=torch.Generator(device).manual_seed(recipe.seed),
                 scale=scale,
             )
@@ -334,17 +331,19 @@ def run(
     return record
 
 
-def reproduce(record: Record, *, device: str | None = None, progress: bool = True) -> list[str]:
+def reproduce(
+    record: Record, *, device: str | None = None, progress: bool = True
+) -> tuple[list[str], list[str]]:
     """Run a record's recipe again, with its device and threads, and say what came out otherwise.
 
-    The new run lies in `runs_dir()/reproduced`; one that was interrupted goes on.
+    The new run lies in `runs_dir()/reproduced` until it is done; an interrupted one goes on.
 
     Args:
         device: another kind of device than the record's; its numbers will differ a little.
 
     Returns:
-        One line for each number that differs, first those that may explain it (code, corpus,
-        versions, device); none where the record repeats itself exactly, times apart.
+        One line for each number of the record that differs, none where it repeats itself exactly;
+        and one for each circumstance that does (code, corpus, versions, device).
     """
     fresh = run(
         record.recipe,
@@ -353,12 +352,17 @@ def reproduce(record: Record, *, device: str | None = None, progress: bool = Tru
         progress=progress,
         folder=runs_dir() / "reproduced",
     )
-    lines = []
-    for name in ("code", "corpus", "versions", "results", "geometry", "history", "selection"):
-        lines += differences(name, getattr(record, name), getattr(fresh, name))
+    numbers, circumstances = (
+        [line for name in names for line in differences(name, old[name], new[name])]
+        for names, old, new in (
+            (("results", "geometry", "history", "selection"), vars(record), vars(fresh)),
+            (("code", "commit", "corpus", "versions"), vars(record), vars(fresh)),
+        )
+    )
     for name in ("kind", "device", "threads", "bfloat16"):
-        lines += differences(name, record.cost[name], fresh.cost[name])
-    return lines
+        circumstances += differences(name, record.cost[name], fresh.cost[name])
+    shutil.rmtree(fresh.path.parent)  # or the next would find it and compare nothing new
+    return numbers, circumstances
 
 
 def probe(

@@ -91,7 +91,7 @@ def accuracies(scores: dict[str, dict], *, interval: str = "interval") -> Figure
     over = {"interval": "", "interval_by_source": " over sources"}[interval]
     return intervals(
         {name: (s["accuracy"], *s[interval]) for name, s in scores.items()},
-        f"test clips classified right (%), 95 % interval{over}, n = {clips}",
+        f"test clips classified right (%)\n95 % interval{over}, n = {clips}",
     )
 
 
@@ -117,8 +117,14 @@ def intervals(
             color=COLOURS[at % len(COLOURS)],
             capsize=4,
         )
-        text = f"{value:+.1f}" if difference else f"{value:.1f} %"
-        axis.annotate(text, (value, at), (0, 7), textcoords="offset points", ha="center")
+        axis.annotate(
+            f"{value:+.1f}" if difference else f"{value:.1f} %",
+            (value, at),
+            (0, 7),
+            textcoords="offset points",
+            ha="center",
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 1},
+        )
     if difference:
         axis.axvline(0, color=COLOURS[6], ls="--", lw=1)
     axis.set_yticks(range(len(rows)), rows)
@@ -138,37 +144,38 @@ def differences(pairs: Sequence[dict]) -> Figure:
         f"{p['b']}\nminus {p['a']} ({p['pretrain_on']})": (p["difference"], *p["interval"])
         for p in pairs
     }
-    label = "difference in accuracy (points), 95 % interval over sources"
+    label = "difference (points), 95 % interval over sources"
     return intervals(rows, label, difference=True)
 
 
-def per_class(
-    rows: dict[str, Sequence[tuple[float, float, float]]], classes: Sequence[str]
+def side_by_side(
+    rows: dict[str, Sequence[tuple[float, float, float]]], groups: Sequence[str], label: str
 ) -> Figure:
-    """Share of each class's clips that were read rightly, with intervals, for some readers.
+    """Values with intervals of several systems in each of several groups, in percent.
 
     Args:
-        rows: name -> for every class value, lower and upper end, as fractions.
-        classes: their names, in the order to draw.
+        rows: system -> for every group value, lower and upper end, as fractions.
+        groups: classes or corpora, in the order to draw.
+        label: of the axis, with its unit.
     """
-    figure = _figure(7, 0.42 * len(classes) + 1.2)
+    figure = _figure(7, 0.42 * len(groups) + 1.2)
     axis = figure.subplots()
     for k, (name, ends) in enumerate(rows.items()):
         value, low, high = 100 * np.array(ends).T
         axis.errorbar(
             value,
-            np.arange(len(classes)) + 0.3 * (k - (len(rows) - 1) / 2),
+            np.arange(len(groups)) + 0.3 * (k - (len(rows) - 1) / 2),
             xerr=[value - low, high - value],
             fmt=MARKERS[k],
             color=COLOURS[k],
             capsize=3,
             label=name,
         )
-    axis.set_yticks(range(len(classes)), classes)
-    axis.set_ylim(len(classes) - 0.4, -0.6)
+    axis.set_yticks(range(len(groups)), groups)
+    axis.set_ylim(len(groups) - 0.4, -0.6)
     axis.grid(axis="x", color="0.9")
     axis.set_axisbelow(True)
-    axis.set_xlabel("clips of the class classified right (%), 95 % interval")
+    axis.set_xlabel(label)
     figure.legend(loc="outside upper center", ncols=len(rows), frameon=False)
     _open(axis)
     return figure
@@ -250,7 +257,9 @@ def histogram(
     axis = figure.subplots()
     axis.hist(values.numpy(), bins=bins, color="0.75")
     for k, (name, place) in enumerate(marks.items()):
-        axis.axvline(place, color=COLOURS[k], ls=("-", "--", "-.", ":")[k % 4], label=name)
+        axis.axvline(
+            place, color=COLOURS[k], ls=("-", "--", ":")[k % 3], label=f"{name}, {place:.2f}"
+        )
     axis.set(xlabel=label, ylabel="how often", yticks=[])
     axis.legend(frameon=False)
     _open(axis)
@@ -267,12 +276,13 @@ def seeds(rows: dict[str, dict]) -> Figure:
     axis = figure.subplots()
     for at, row in enumerate(rows.values()):
         mean, (low, high) = 100 * row["mean"], (100 * end for end in row["interval"])
-        axis.plot([100 * v for v in row["per_seed"]], [at - 0.25] * len(row["per_seed"]), "k.")
+        for k, value in enumerate(row["per_seed"]):  # equal values side by side
+            axis.plot(100 * value, at - 0.18 - 0.07 * k, "k.", ms=5)
         axis.errorbar(
             mean, at, xerr=[[mean - low], [high - mean]], fmt="D", color=COLOURS[0], capsize=4
         )
     axis.set_yticks(range(len(rows)), [name.replace("; ", "\n") for name in rows])
-    axis.set_ylim(len(rows) - 0.4, -0.6)
+    axis.set_ylim(len(rows) - 0.6, -0.8)
     axis.set_xlabel("test clips classified right (%): each seed, mean, 95 % interval")
     _open(axis)
     return figure

@@ -365,16 +365,8 @@ def train_classifier(
     device = store.frames.device
     generator = seed_everything(seed, device)
     network = Classifier(encoder, d, num_classes).to(device)
-    plain = ViewConfig(
-        patch_frames=views.patch_frames,
-        last_start=views.last_start,
-        mix_back=0.0,
-        crop_scale=1.0,
-        compander=1.0,
-        noise=0.0,
-    )
     make, clips = labelled_views(
-        store, train_on, views=plain, generator=generator, scale=(mean, std)
+        store, train_on, views=views.plain(), generator=generator, scale=(mean, std)
     )
     step = SupervisedStep(network, make, y[clips], LossConfig(), config.precision, frozen)
 

@@ -383,9 +383,13 @@ def report(records: Sequence[Record]) -> str:
 
 
 def differences(name: str, old, new) -> list[str]:
+    """Lines that name what an older value has and a newer one has otherwise; more is no difference.
+
+    Args:
+        old, new: values as in JSON; dictionaries and lists are walked through.
+    """
     if isinstance(old, dict) and isinstance(new, dict):
-        keys = [*old, *(key for key in new if key not in old)]
-        pairs = [(f"{name}.{key}", old.get(key), new.get(key)) for key in keys]
+        pairs = [(f"{name}.{key}", old[key], new.get(key)) for key in old]
     elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
         pairs = [(f"{name}[{i}]", a, b) for i, (a, b) in enumerate(zip(old, new, strict=True))]
     else:

@@ -233,7 +233,7 @@ def test_records_are_reported_probed_and_reproduced(capsys, sixty, tmp_path):
     path.write_text(json.dumps(values))
     assert main(["reproduce", str(path)]) == 1
     out = capsys.readouterr().out
-    assert "1 values differ" in out and "results.trained.knn.n: 7 in the record, 20 now" in out
+    assert "1 numbers differ" in out and "results.trained.knn.n: 7 in the record, 20 now" in out
     assert main(["report", str(tmp_path / "none.json")]) == 1
     assert "none.json" in capsys.readouterr().err
 

@@ -581,6 +581,9 @@ def test_every_step_of_the_papers_text_can_be_switched_on_and_all_off():
         augment.GaussianBlur,
     ]
     assert augmentations(PLAIN).transforms == ()
+    plain = replace(views, patch_frames=50, compander=0.75, noise=0.1).plain()
+    assert augmentations(plain).transforms == ()
+    assert plain == replace(PLAIN, patch_frames=50)
 
 
 @pytest.mark.parametrize(
