@@ -303,7 +303,9 @@ RECIPES = {
     "acl": {"alpha": 0.3},
     "supervised": {"method": "supervised"},
     "supervised_acl": {"method": "supervised", "alpha": 0.7},
-    # what the authors' self-supervised code does
+    # What the authors' self-supervised code does. Not followed: its standard deviation, which is
+    # sqrt(N) times too small and cancels in BatchNorm; its order of the labels; 1e-8 added to the
+    # waveform; log-mels are kept in float16; three files that are in train and test leave train.
     "paper_code": {
         "profile": "paper",
         "seed": 271_828,
@@ -315,7 +317,7 @@ RECIPES = {
     }
     | _PAPER_FRONT_END
     | _PAPER_EVALUATION,
-    # what the paper's text says, where it differs
+    # What the paper's text says, where it differs; it says nothing of a selection.
     "paper_text": {
         "profile": "paper",
         "pretrain_on": "train",
@@ -328,7 +330,9 @@ RECIPES = {
         "compander": 1.0,
         "noise": 0.0,
     },
-    # what the authors' supervised code does
+    # What the authors' supervised code does. Not followed: the draw of the 15 % that select (whole
+    # sources here), and which of them fill the last batch; a frame in two patches counts once in
+    # the statistics of the bands.
     "paper_code_supervised": {
         "profile": "paper",
         "method": "supervised",

@@ -36,7 +36,7 @@ def log_mels(
     """
     columns = min(columns, len(mels))
     rows = -(-len(mels) // columns)
-    figure = _figure(3 * columns, 2.1 * rows + 0.4)
+    figure = _figure(3.0 * columns, 2.1 * rows + 0.4)
     axes = figure.subplots(rows, columns, sharey=True, squeeze=False)
     low = min(float(mel.quantile(0.02)) for mel in mels)
     high = max(float(mel.max()) for mel in mels)
@@ -68,7 +68,7 @@ def loss_curve(history: Sequence[float], *, chance: float | None = None) -> Figu
         history: nats, one value an epoch.
         chance: log(2B - 1) for NT-Xent; drawn as a dashed line.
     """
-    figure = _figure(6, 3)
+    figure = _figure(6.0, 3.0)
     axis = figure.subplots()
     axis.plot(range(1, len(history) + 1), history, "o-", ms=3, color=COLOURS[0], label="NT-Xent")
     if chance is not None:
@@ -105,7 +105,7 @@ def intervals(
         label: of the axis, with its unit.
         difference: draw signs, and a line at zero.
     """
-    figure = _figure(7, 0.55 * len(rows) + 0.9)
+    figure = _figure(7.0, 0.55 * len(rows) + 0.9)
     axis = figure.subplots()
     for at, ends in enumerate(rows.values()):
         value, low, high = (100 * end for end in ends)
@@ -158,7 +158,7 @@ def side_by_side(
         groups: classes or corpora, in the order to draw.
         label: of the axis, with its unit.
     """
-    figure = _figure(7, 0.42 * len(groups) + 1.2)
+    figure = _figure(7.0, 0.42 * len(groups) + 1.2)
     axis = figure.subplots()
     for k, (name, ends) in enumerate(rows.items()):
         value, low, high = 100 * np.array(ends).T
@@ -272,7 +272,7 @@ def seeds(rows: dict[str, dict]) -> Figure:
     Args:
         rows: name -> "per_seed", "mean" and "interval", as fractions; see `records.over_seeds`.
     """
-    figure = _figure(7, 0.5 * len(rows) + 0.9)
+    figure = _figure(7.0, 0.5 * len(rows) + 0.9)
     axis = figure.subplots()
     for at, row in enumerate(rows.values()):
         mean, (low, high) = 100 * row["mean"], (100 * end for end in row["interval"])
@@ -298,7 +298,7 @@ def maps(
         labels: class of each clip.
         classes: their names.
     """
-    figure = _figure(5 * len(points), 4.6)
+    figure = _figure(5.0 * len(points), 4.6)
     axes = np.atleast_1d(figure.subplots(1, len(points)))
     labels = labels.numpy()
     for axis, (title, xy) in zip(axes, points.items(), strict=True):

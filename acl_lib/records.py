@@ -230,7 +230,7 @@ def over_seeds(records: Sequence[Record], *, reader: str = "linear") -> dict[str
     The baselines come from the records that pretrained on all clips, where there are any.
 
     Args:
-        reader: what asks the representations: "linear" or "knn".
+        reader: what asks the representations, by its name in `READERS`.
 
     Returns:
         name -> per_seed, mean, interval, train_cpu_seconds (mean of one training). The
@@ -287,7 +287,8 @@ def compare(records: Sequence[Record], *, reader: str = "linear") -> list[dict]:
             methods.setdefault(method_name(recipe), {})[recipe.seed] = record
     pairs = []
     for methods in tables.values():
-        for a, b in itertools.combinations(sorted(methods, reverse=True), 2):
+        plain_first = sorted(methods, key=lambda name: ("alpha" in name, name))
+        for a, b in itertools.combinations(plain_first, 2):
             seeds = sorted(methods[a].keys() & methods[b].keys())
             if not seeds:
                 continue
@@ -357,7 +358,7 @@ def report(records: Sequence[Record]) -> str:
         mine = [r for r in records if r.corpus["fingerprint"] == fingerprint]
         for profile in sorted({r.recipe.profile for r in mine}):
             some = [r for r in mine if r.recipe.profile == profile]
-            for reader in ("linear", "knn"):
+            for reader in ("linear", "knn", "classifier"):
                 if not any(reader in r.results["trained"] for r in some):
                     continue
                 title = f"{name}, {profile}, {READERS[reader]}"

@@ -17,9 +17,9 @@ import soundfile
 import torch
 from timing import cpu_seconds, write_record
 
-from acl_lib.config import recipe
+from acl_lib.config import MelConfig, recipe
 from acl_lib.experiments import open_recipe_corpus
-from acl_lib.features import FLOOR, LogMel, LogMelStore
+from acl_lib.features import LogMel, LogMelStore
 
 RECORD = Path(__file__).parents[1] / "book" / "results" / "benchmark_log_mel.json"
 
@@ -42,7 +42,7 @@ def by_librosa(corpus):
             fmax=10_500,
             norm=None,
         )
-        np.log10(mel + FLOOR)
+        np.log10(mel + MelConfig.floor)
 
 
 def main():

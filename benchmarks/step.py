@@ -14,14 +14,13 @@ import torch
 from timing import least_cpu_seconds, write_record
 
 from acl_lib.config import recipe
-from acl_lib.experiments import new_encoder, open_recipe_corpus, open_store
-from acl_lib.models import ProjectionHead
+from acl_lib.experiments import new_network, open_recipe_corpus, open_store
 from acl_lib.training import (
+    SimCLRStep,
     autocast,
     half_precision,
     make_optimizer,
     seed_everything,
-    simclr_step,
     view_pairs,
 )
 
@@ -30,13 +29,12 @@ RECORD = Path(__file__).parents[1] / "book" / "results" / "benchmark_step.json"
 
 def stages(settings, store, clips):
     """The whole step, and the forward and backward of encoder and head alone."""
-    encoder = new_encoder(settings).train()
-    d = 8 * settings.train.width
-    head = ProjectionHead(d, d, d)
+    fresh = new_network(settings, num_classes=20)
+    encoder, head = fresh.encoder.train(), fresh.head.train()
     generator = seed_everything(0)
     pairs = view_pairs(store, clips, views=settings.views, generator=generator)
     precision = settings.train.precision
-    step = simclr_step(encoder, head, pairs, loss=settings.loss, precision=precision)
+    step = SimCLRStep(encoder, head, pairs, settings.loss, precision)
     optimizer, _ = make_optimizer([encoder, head], settings.train, 10)
     batch = clips[: settings.train.batch]
     ready = pairs(batch).contiguous(memory_format=torch.channels_last)

@@ -11,55 +11,31 @@ with the labels. Prints a table and writes book/results/synthetic_story.json.
 import argparse
 import json
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from timing import write_record
-from torch import nn
 
 from acl_lib.config import recipe
 from acl_lib.datasets.synthetic import open_synthetic
-from acl_lib.experiments import (
-    code_fingerprint,
-    evaluation_splits,
-    new_encoder,
-    open_store,
-    pretrain,
-    source_numbers,
-)
-from acl_lib.models import LinearClassifier
+from acl_lib.experiments import code_fingerprint, fit, new_network, open_store
+from acl_lib.models import Part
 from acl_lib.probing import clip_posterior, embed, linear_probe, log_mel_statistics
+from acl_lib.splits import evaluation_splits, source_numbers
 from acl_lib.statistics import seed_interval, wilson_interval
-from acl_lib.training import autocast, half_precision, seed_everything, train, view_pairs
+from acl_lib.training import half_precision
 
 RECORD = Path(__file__).parents[1] / "book" / "results" / "synthetic_story.json"
 SUPERVISED_EPOCHS = 60  # of 160 clips, one patch each: the cost of 20 epochs of pairs of 280 clips
 SYSTEMS = ("statistics", "untrained", "contrastive", "supervised")
 
 
-def train_with_labels(store, y, clips, num_classes, settings):
-    """The same encoder, views, optimiser and precision, but cross-entropy on one view's label."""
-    encoder = new_encoder(settings)
-    network = nn.Sequential(encoder, LinearClassifier(8 * settings.train.width, num_classes))
-    generator = seed_everything(settings.seed)
-    views = view_pairs(store, clips, views=settings.views, generator=generator)
-
-    def step(batch):
-        x = views(batch)[: len(batch)].contiguous(memory_format=torch.channels_last)
-        with autocast(settings.train.precision, x.device):
-            logits = network(x)
-        return F.cross_entropy(logits.float(), y[batch])
-
-    plan = replace(settings.train, epochs=SUPERVISED_EPOCHS)
-    train(step, clips, [network], config=plan, generator=generator)
-    return network
-
-
 def story(seed, profile):
     """Test accuracy and CPU-seconds of each system on the corpus of a seed."""
     settings = recipe("contrastive", corpus="synthetic", profile=profile, seed=seed)
+    labelled = recipe(
+        "supervised", profile=profile, seed=seed, pretrain_on="clean", epochs=SUPERVISED_EPOCHS
+    )
     corpus = open_synthetic(profile=profile, seed=seed)
     store = open_store(corpus, settings)
     (split,) = evaluation_splits(corpus, settings)
@@ -67,8 +43,8 @@ def story(seed, profile):
     clips, num_classes = torch.arange(len(corpus)), len(corpus.classes)
     judged = torch.cat([split.probe, split.test])
 
-    def patches(network, seen):
-        mean, std = store.mel_statistics(seen)
+    def patches(network, scale):
+        mean, std = scale
         return embed(network, store, judged, mean=mean, std=std, precision=settings.train.precision)
 
     def probed(h, clip):
@@ -83,23 +59,27 @@ def story(seed, profile):
             config=settings.probe,
         )[0]
 
-    def supervised():
-        network = train_with_labels(store, y, split.probe, num_classes, settings)
-        logits, clip = patches(network, split.probe)
-        return clip_posterior(logits.softmax(1), clip, judged)[len(split.probe) :]
+    def statistics():
+        return probed(log_mel_statistics(store, clips), clips)
 
-    systems = {
-        "statistics": lambda: probed(log_mel_statistics(store, clips), clips),
-        "untrained": lambda: probed(*patches(new_encoder(settings), split.pretrain)),
-        "contrastive": lambda: probed(
-            *patches(pretrain(settings, store, split.pretrain)[0], split.pretrain)
-        ),
-        "supervised": supervised,
-    }
+    def untrained():
+        encoder = new_network(settings, num_classes).encoder
+        return probed(*patches(encoder, store.mel_statistics(split.pretrain)))
+
+    def contrastive():
+        network, scale, _ = fit(settings, store, y, split, num_classes=num_classes)
+        return probed(*patches(network.encoder, scale))
+
+    def supervised():
+        (clean,) = evaluation_splits(corpus, labelled)
+        network, scale, _ = fit(labelled, store, y, clean, num_classes=num_classes)
+        logits, clip = patches(Part(network.classifier, 0), scale)
+        return clip_posterior(logits.softmax(1), clip, split.test)
+
     results = {}
-    for name in SYSTEMS:
+    for name, system in zip(SYSTEMS, (statistics, untrained, contrastive, supervised), strict=True):
         started = time.process_time()
-        right = int((systems[name]().argmax(1) == y[split.test]).sum())
+        right = int((system().argmax(1) == y[split.test]).sum())
         results[name] = {
             "right": right,
             "accuracy": right / len(split.test),

@@ -157,6 +157,9 @@ def test_two_methods_are_compared_clip_by_clip_over_the_seeds_that_both_have():
     told = report(some)
     assert "+14.29 points" in told and "NT-Xent; pretrained on train" in told
     assert compare(some[:3]) == []
+    labelled = [record(name=name) for name in ("supervised_acl", "supervised")]
+    (pair,) = compare(labelled)
+    assert pair["a"] == "cross-entropy" and pair["b"].startswith("cross-entropy + angular margin")
 
 
 def test_differences_are_named_to_the_last_key():
