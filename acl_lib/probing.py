@@ -252,7 +252,8 @@ def knn_votes(
     shares = []
     gallery = F.normalize(gallery, dim=1)
     votes = F.one_hot(gallery_y, num_classes).float()
-    for rows, mine in zip(h.split(2048), clip.split(2048), strict=True):
+    at_once = max(1, min(2048, 2**26 // len(gallery)))  # 2**26 cosines are 256 MB
+    for rows, mine in zip(h.split(at_once), clip.split(at_once), strict=True):
         cosine = F.normalize(rows, dim=1) @ gallery.T
         cosine.masked_fill_(mine[:, None] == gallery_clip, -torch.inf)
         nearest = cosine.topk(min(neighbours, len(gallery)), dim=1)

@@ -32,8 +32,8 @@ def evaluation_splits(corpus: Corpus, recipe: Recipe) -> list[Split]:
     a share of those selects.
 
     Raises:
-        ValueError: nothing to learn from or to test on; a source on both sides; a clip without a
-            fold among clips with one; no training clip in a subset of the recipe.
+        ValueError: nothing to learn from, to select on or to test on; a source on both sides; a
+            clip without a fold among clips with one; no training clip in a subset of the recipe.
     """
     everything, source = torch.arange(len(corpus)), source_numbers(corpus)
     subsets = sorted({name for clip in corpus.clips for name in clip.subsets})
@@ -74,6 +74,12 @@ def evaluation_splits(corpus: Corpus, recipe: Recipe) -> list[Split]:
                 held = held_out(corpus.labels[pool], source[pool], recipe.select.select_share)
                 validate[pool] = held
             pool = pool & ~torch.isin(source, source[validate])
+            if not (validate.any() and pool.any()):
+                raise ValueError(
+                    f"{corpus.name}, {name}: selecting needs clips to learn from and others to "
+                    f"select on; got {int(pool.sum())} and {int(validate.sum())}. Keep the last "
+                    "epoch (select_by='last'), or take another select_on or select_share"
+                )
             if recipe.probe.solver == "sgd":  # it selects an epoch on these clips too
                 probe = probe & ~torch.isin(source, source[validate])
         return Split(name, *(everything[side] for side in (pool, validate, probe, test)))

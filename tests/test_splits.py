@@ -130,6 +130,12 @@ def test_the_papers_code_learns_from_noisy_clips_and_selects_on_clean_ones(monke
     assert len(text.pretrain) == len(text.probe) == sum(c.split == "train" for c in corpus.clips)
 
 
+def test_selection_without_clips_to_select_on_is_told(tmp_path):
+    corpus = corpus_of(tmp_path, [clip(i, f"s{i % 2}", fold=1 + i % 2) for i in range(6)])
+    with pytest.raises(ValueError, match=r"got 3 and 0. Keep the last epoch"):
+        evaluation_splits(corpus, small("acl", select_by="knn"))
+
+
 def test_a_share_is_held_out_of_every_class_in_whole_sources():
     y = torch.tensor([0] * 40 + [1] * 20 + [2] * 3 + [3])
     source = torch.arange(64) // 2
