@@ -323,3 +323,326 @@ def _figure(width: float, height: float) -> Figure:
 
 def _open(axis: Axes) -> None:
     axis.spines[["top", "right"]].set_visible(False)
+
+
+def waveforms(wavs: dict[str, Float[Tensor, " L"]], sample_rate: int) -> Figure:
+    """Waveforms side by side, each against its own time: in ms where it is shorter than 0.5 s.
+
+    Args:
+        wavs: title -> samples, full scale 1.
+        sample_rate: Hz.
+    """
+    figure = _figure(3.8 * len(wavs), 2.4)
+    axes = np.atleast_1d(figure.subplots(1, len(wavs), sharey=True))
+    for axis, (title, wav) in zip(axes, wavs.items(), strict=True):
+        seconds = np.arange(len(wav)) / sample_rate
+        unit, scale = ("ms", 1000) if len(wav) < 0.5 * sample_rate else ("s", 1)
+        axis.plot(scale * seconds, wav.numpy(), lw=0.7, color=COLOURS[0])
+        axis.set(xlabel=f"time ({unit})")
+        axis.set_title(title, fontsize=10)
+        _open(axis)
+    axes[0].set_ylabel("pressure (full scale 1)")
+    return figure
+
+
+def curves(
+    x: Float[Tensor, " n"],
+    rows: dict[str, Float[Tensor, " n"]],
+    xlabel: str,
+    ylabel: str,
+    *,
+    dots: bool = False,
+) -> Figure:
+    """Several quantities over the same axis; each has a colour and, where they may meet, a dash.
+
+    Args:
+        x: places, ascending.
+        rows: name -> values at these places; a single one needs no legend.
+        xlabel, ylabel: with their units.
+        dots: mark the places; for few.
+    """
+    figure = _figure(6.8, 3.0)
+    axis = figure.subplots()
+    for k, (name, values) in enumerate(rows.items()):
+        axis.plot(
+            x.numpy(),
+            values.numpy(),
+            ("-", "--", ":", "-.")[k % 4],
+            marker=MARKERS[k % len(MARKERS)] if dots else None,
+            color=COLOURS[k % len(COLOURS)],
+            lw=1.2,
+            label=name,
+        )
+    axis.set(xlabel=xlabel, ylabel=ylabel)
+    if len(rows) > 1:
+        figure.legend(loc="outside upper center", ncols=min(len(rows), 4), frameon=False)
+    _open(axis)
+    return figure
+
+
+def class_sizes(corpora: dict[str, dict[str, dict[str, int]]]) -> Figure:
+    """Clips of every class, split into parts, a panel for each corpus with its own scale.
+
+    Args:
+        corpora: title -> class -> part -> clips; parts do not overlap.
+    """
+    parts = list(dict.fromkeys(p for k in corpora.values() for row in k.values() for p in row))
+    figure = _figure(4.4 * len(corpora), 0.2 * max(map(len, corpora.values())) + 1.2)
+    axes = np.atleast_1d(figure.subplots(1, len(corpora)))
+    for axis, (title, classes) in zip(axes, corpora.items(), strict=True):
+        left = np.zeros(len(classes))
+        for k, part in enumerate(parts):
+            clips = np.array([row.get(part, 0) for row in classes.values()])
+            axis.barh(
+                range(len(classes)),
+                clips,
+                left=left,
+                color=COLOURS[k % len(COLOURS)],
+                hatch=("", "////", "....")[k % 3],
+                edgecolor="white",
+                lw=0,
+            )
+            left += clips
+        axis.set_yticks(range(len(classes)), classes, fontsize=8)
+        axis.set_ylim(len(classes) - 0.4, -0.6)
+        axis.set_xlabel("clips")
+        axis.set_title(title, fontsize=10)
+        _open(axis)
+    patches = [
+        Patch(
+            facecolor=COLOURS[k % len(COLOURS)],
+            hatch=("", "////", "....")[k % 3],
+            edgecolor="white",
+            lw=0,
+            label=part,
+        )
+        for k, part in enumerate(parts)
+    ]
+    figure.legend(handles=patches, loc="outside lower center", ncols=4, frameon=False)
+    return figure
+
+
+def label_matrix(
+    counts: Int[Tensor, "K J"], labels: Sequence[str], truths: Sequence[str]
+) -> Figure:
+    """How many clips of each label are what in truth; an empty cell is 0.
+
+    Args:
+        counts: clips with label k (row) that are sounds of j (column).
+        labels, truths: names of rows and columns.
+    """
+    figure = _figure(0.27 * len(truths) + 2.2, 0.24 * len(labels) + 2.0)
+    axis = figure.subplots()
+    axis.imshow(counts.numpy(), cmap="Blues", vmin=0, vmax=max(1, 1.6 * counts.max().item()))
+    for row, column in counts.nonzero().tolist():
+        axis.text(
+            column, row, str(counts[row, column].item()), ha="center", va="center", fontsize=8
+        )
+    axis.set_xticks(range(len(truths)), truths, rotation=90, fontsize=8)
+    axis.set_yticks(range(len(labels)), labels, fontsize=8)
+    axis.set(xlabel="what the clip is", ylabel="what the label says")
+    axis.tick_params(length=0)
+    return figure
+
+
+def panels(
+    x: Float[Tensor, " n"],
+    rows: dict[str, dict[str, Float[Tensor, " n"]]],
+    xlabel: str,
+    *,
+    marks: dict[str, float] | None = None,
+    log: str = "",
+    dots: bool = False,
+) -> Figure:
+    """Several quantities over the same axis, a panel for each unit; equal names look alike.
+
+    Args:
+        x: places, ascending.
+        rows: label of a panel's axis, with its unit -> name -> values at these places.
+        xlabel: with its unit.
+        marks: name -> place of a vertical line in every panel.
+        log: axes with a logarithmic scale, "x", "y" or "xy".
+        dots: mark the places; for few.
+    """
+    figure = _figure(max(6.0, 4.2 * len(rows)), 3.3)
+    axes = np.atleast_1d(figure.subplots(1, len(rows)))
+    names = list(dict.fromkeys(name for lines in rows.values() for name in lines))
+    handles = {}
+    for axis, (ylabel, lines) in zip(axes, rows.items(), strict=True):
+        for name, values in lines.items():
+            k = names.index(name)
+            (handles[name],) = axis.plot(
+                x.numpy(),
+                values.numpy(),
+                ("-", "--", ":", "-.")[k % 4],
+                marker=MARKERS[k % len(MARKERS)] if dots else None,
+                color=COLOURS[k % len(COLOURS)],
+                lw=1.6,
+            )
+        for name, place in (marks or {}).items():
+            axis.axvline(place, color="0.6", lw=1, zorder=0)
+            axis.annotate(
+                name,
+                (place, 1),
+                (-3, -2),
+                xycoords=("data", "axes fraction"),
+                textcoords="offset points",
+                rotation=90,
+                ha="right",
+                va="top",
+                fontsize=8,
+                color="0.35",
+            )
+        axis.set(xlabel=xlabel, ylabel=ylabel)
+        if "x" in log:
+            axis.set_xscale("log")
+        if "y" in log:
+            axis.set_yscale("log")
+        if dots:
+            axis.set_xticks(x.tolist(), [f"{place:g}" for place in x.tolist()])
+            axis.set_xticks([], minor=True)
+        _open(axis)
+    if len(names) > 1:
+        shown = [handles[name] for name in names]
+        figure.legend(shown, names, loc="outside upper center", ncols=4, frameon=False)
+    return figure
+
+
+def angles(groups: dict[str, Float[Tensor, " _"]], *, margin: float) -> Figure:
+    """How large the angles of several kinds of pairs are, as shares of each kind, and the margin.
+
+    Args:
+        groups: kind -> angles in radians.
+        margin: radians.
+    """
+    figure = _figure(6.8, 3.1)
+    axis = figure.subplots()
+    top = max(90.0, *(float(theta.max().rad2deg()) for theta in groups.values()))
+    for k, (name, theta) in enumerate(groups.items()):
+        degrees = theta.rad2deg().numpy()
+        axis.hist(
+            degrees,
+            bins=np.arange(0, top + 2, 2),
+            weights=np.full(len(degrees), 100 / len(degrees)),
+            histtype=("stepfilled", "step")[k % 2],
+            color=COLOURS[k],
+            alpha=(0.5, 1.0)[k % 2],
+            lw=1.8,
+            label=f"{name}, {len(degrees)} pairs",
+        )
+    limit = float(np.degrees(margin))
+    axis.axvline(limit, color=COLOURS[6], ls="--", lw=1.2, label=f"margin, {limit:.1f} degrees")
+    axis.set(xlabel="angle (degrees)", ylabel="share of its kind (%)", xlim=(0, top))
+    axis.legend(frameon=False)
+    _open(axis)
+    return figure
+
+
+def pair_forces(
+    terms: dict[str, tuple[Float[Tensor, "n n"], Float[Tensor, "n n"]]], same: Bool[Tensor, "n n"]
+) -> Figure:
+    """What a loss does to every pair against the pair's angle: a column for each term.
+
+    Args:
+        terms: title -> angles in radians and forces per radian, positive where they push apart.
+        same: True where both are views of one clip.
+    """
+    figure = _figure(4.2 * len(terms) + 0.4, 5.4)
+    axes = figure.subplots(2, len(terms), squeeze=False, sharex=True, sharey="row")
+    once = np.triu(np.ones(same.shape, dtype=bool), 1)  # every pair in one of its two orders
+    kinds = {"views of one clip": same.numpy(), "views of two clips": ~same.numpy()}
+    for k, (row, (kind, mine)) in enumerate(zip(axes, kinds.items(), strict=True)):
+        for axis, (title, (theta, force)) in zip(row, terms.items(), strict=True):
+            x, y = theta.rad2deg().numpy()[mine & once], force.numpy()[mine & once]
+            axis.plot(x, y, MARKERS[k], ms=(4, 2)[k], color=COLOURS[k], alpha=0.6)
+            axis.axhline(0, color="0.6", lw=1, zorder=0)
+            axis.set_title(f"{title}\n{kind}", fontsize=10)
+            _open(axis)
+        row[0].set_ylabel("force (per rad)\n< 0 pulls, > 0 pushes")
+    for axis in axes[1]:
+        axis.set_xlabel("angle (degrees)")
+    return figure
+
+
+def circle_paths(runs: dict[str, Float[Tensor, "T n"]]) -> Figure:
+    """Points that move on a circle: time runs outward, so that every path can be followed.
+
+    Args:
+        runs: title -> angle in radians of every point at every step; the first half of the points
+            are one view of each clip, the second half, dashed, the other.
+    """
+    figure = _figure(3.3 * len(runs), 3.7)
+    axes = figure.subplots(1, len(runs), squeeze=False, subplot_kw={"projection": "polar"})[0]
+    for axis, (title, phi) in zip(axes, runs.items(), strict=True):
+        steps, clips = len(phi), phi.shape[1] // 2
+        radius = 0.4 + 0.6 * np.log1p(np.arange(steps)) / np.log(steps)  # the first steps are long
+        for n in range(2 * clips):
+            colour, path = COLOURS[n % clips % len(COLOURS)], phi[:, n].numpy()
+            axis.plot(path, radius, color=colour, ls=("-", "--")[n // clips], lw=1.3)
+            axis.plot(path[0], radius[0], "o", ms=3, color=colour)
+            axis.plot(path[-1], radius[-1], MARKERS[n % clips % len(MARKERS)], color=colour)
+        for place, style in ((0.4, ":"), (1.0, "-")):
+            axis.plot(np.linspace(0, 2 * np.pi, 200), np.full(200, place), style, color="0.7", lw=1)
+        axis.set_title(title, fontsize=10)
+        axis.set(rlim=(0, 1.08), yticks=[])
+        axis.set_xticks(np.arange(0, 2 * np.pi, np.pi / 2))
+        axis.grid(False)
+        axis.spines["polar"].set_visible(False)
+    figure.supxlabel("inner circle: start; outer circle: end (log of the step)", fontsize=9)
+    return figure
+
+
+def cosines(
+    squares: dict[str, Float[Tensor, "n n"]], positive: Bool[Tensor, "n n"], names: Sequence[str]
+) -> Figure:
+    """Cosines of all pairs of views as squares of one colour scale, the positives framed.
+
+    Args:
+        squares: title -> cosines, row the anchor, column the candidate; nan where a loss does not
+            look, drawn grey.
+        positive: True where row and column are the two views of one clip.
+        names: of the views.
+    """
+    figure = _figure(3.7 * len(squares) + 1.3, 4.6)
+    axes = np.atleast_1d(figure.subplots(1, len(squares), sharey=True))
+    scale = plt.get_cmap("RdBu_r").with_extremes(bad="0.75")
+    for axis, (title, square) in zip(axes, squares.items(), strict=True):
+        image = axis.imshow(square.numpy(), cmap=scale, vmin=-1, vmax=1)
+        for row, column in (positive & ~square.isnan()).nonzero().tolist():
+            corner = (column - 0.5, row - 0.5)
+            axis.add_patch(plt.Rectangle(corner, 1, 1, fill=False, edgecolor="black", lw=1.8))
+        axis.set_title(title, fontsize=10)
+        axis.set_xticks(range(len(names)), names, rotation=90, fontsize=8)
+        axis.set_yticks(range(len(names)), names, fontsize=8)
+        axis.set_xlabel("candidate")
+        axis.tick_params(length=0)
+    axes[0].set_ylabel("anchor")
+    figure.colorbar(image, ax=axes, label="cosine (framed: positive; grey: not read)", shrink=0.8)
+    return figure
+
+
+def on_circle(
+    places: dict[str, Float[Tensor, "n 2"]], y: Int[Tensor, " n"], classes: Sequence[str]
+) -> Figure:
+    """Directions in the plane, a circle for each arrangement; a class has a colour and a shape.
+
+    Args:
+        places: title -> vectors of any norm, drawn at norm 1.
+        y: class of each row.
+        classes: their names.
+    """
+    figure = _figure(2.9 * len(places), 3.4)
+    axes = np.atleast_1d(figure.subplots(1, len(places)))
+    turn = np.linspace(0, 2 * np.pi, 200)
+    for axis, (title, z) in zip(axes, places.items(), strict=True):
+        axis.plot(np.cos(turn), np.sin(turn), color="0.8", lw=1, zorder=0)
+        u = (z / z.norm(dim=1, keepdim=True)).numpy()
+        for k, name in enumerate(classes):
+            colour, marker = COLOURS[k % len(COLOURS)], MARKERS[k % len(MARKERS)]
+            axis.plot(*u[y.numpy() == k].T, marker, ms=8, color=colour, alpha=0.7, label=name)
+        axis.set_title(title, fontsize=10)
+        axis.set(xlim=(-1.15, 1.15), ylim=(-1.15, 1.15), aspect="equal")
+        axis.set_axis_off()
+    handles, names = axes[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower center", ncols=4, frameon=False)
+    return figure

@@ -88,3 +88,102 @@ def test_marks_stand_in_the_legend_with_their_numbers():
 def test_a_figure_is_left_open_nowhere():
     figures.loss_curve([4.1, 3.0], chance=4.14)
     assert plt.get_fignums() == []
+
+
+def test_a_short_waveform_is_measured_in_milliseconds():
+    wavs = {"long": torch.zeros(22_050), "short": torch.linspace(-1, 1, 661)}
+    long, short = figures.waveforms(wavs, 22_050).axes
+    assert [long.get_xlabel(), short.get_xlabel()] == ["time (s)", "time (ms)"]
+    assert short.lines[0].get_xdata()[-1] == pytest.approx(30, abs=0.1)
+    assert short.lines[0].get_ydata()[-1] == 1
+
+
+def test_curves_keep_their_values_and_a_single_one_has_no_legend():
+    x = torch.arange(3.0)
+    both = figures.curves(x, {"a": x, "b": 2 * x}, "time (s)", "power", dots=True)
+    assert [list(line.get_ydata()) for line in both.axes[0].lines] == [[0, 1, 2], [0, 2, 4]]
+    assert [text.get_text() for text in both.legends[0].get_texts()] == ["a", "b"]
+    assert figures.curves(x, {"a": x}, "time (s)", "power").legends == []
+
+
+def test_the_bars_of_a_class_add_up_to_its_clips():
+    sizes = {"theirs": {"rain": {"clean": 3, "noisy": 9}, "wind": {"noisy": 4}}, "ours": {}}
+    sizes["ours"] = {"bell": {"clips": 5}}
+    figure = figures.class_sizes(sizes)
+    ends = [max(bar.get_x() + bar.get_width() for bar in axis.patches) for axis in figure.axes]
+    assert ends == [12, 5]
+    assert rows(figure.axes[0]) == ["rain", "wind"]
+    names = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert names == ["clean", "noisy", "clips"]
+
+
+def test_a_matrix_of_labels_names_what_it_counts_and_leaves_zeros_empty():
+    counts = torch.tensor([[3, 0, 1], [0, 2, 0]])
+    axis = figures.label_matrix(counts, ["a", "b"], ["a", "b", "none"]).axes[0]
+    assert sorted(text.get_text() for text in axis.texts) == ["1", "2", "3"]
+    assert rows(axis) == ["a", "b"]
+    assert [axis.get_xlabel(), axis.get_ylabel()] == ["what the clip is", "what the label says"]
+
+
+def test_a_panel_has_its_unit_and_equal_names_look_alike():
+    x, y = torch.arange(1.0, 4.0), torch.tensor([1.0, 4.0, 9.0])
+    rows = {"cost (rad^2)": {"a": y, "b": 2 * y}, "slope (rad)": {"b": 3 * y}}
+    figure = figures.panels(x, rows, "angle (rad)", marks={"margin": 2.0}, log="xy")
+    first, second = figure.axes
+    assert [axis.get_ylabel() for axis in figure.axes] == list(rows)
+    assert second.lines[0].get_ydata().tolist() == [3, 12, 27]
+    assert second.lines[0].get_color() == first.lines[1].get_color() != first.lines[0].get_color()
+    assert first.get_xscale() == first.get_yscale() == "log"
+    assert [text.get_text() for text in second.texts] == ["margin"]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["a", "b"]
+
+
+def test_angles_are_shares_of_their_kind_and_stand_in_degrees_beside_the_margin():
+    groups = {"same": torch.tensor([0.12, 0.13]), "different": torch.full((8,), 0.9)}
+    axis = figures.angles(groups, margin=0.5).axes[0]
+    heights = [max(patch.get_xy()[:, 1]) for patch in axis.patches]
+    assert heights == [pytest.approx(100)] * 2
+    names = [text.get_text() for text in axis.get_legend().get_texts()]
+    assert {"same, 2 pairs", "different, 8 pairs", "margin, 28.6 degrees"} == set(names)
+
+
+def test_a_pair_is_drawn_once_in_the_row_of_its_kind():
+    same = torch.eye(2, dtype=torch.bool).repeat(2, 2)  # two clips, two views
+    theta = torch.full((4, 4), torch.pi / 3)
+    force = torch.arange(16.0).view(4, 4)
+    figure = figures.pair_forces({"NT-Xent": (theta, force), "angular": (theta, -force)}, same)
+    together, _, apart, other = (axis.lines[0] for axis in figure.axes)
+    assert together.get_ydata().tolist() == [2, 7]  # pairs (0, 2) and (1, 3)
+    assert apart.get_ydata().tolist() == [1, 3, 6, 11]
+    assert other.get_ydata().tolist() == [-1, -3, -6, -11]
+    assert together.get_xdata().tolist() == pytest.approx([60, 60])
+
+
+def test_every_view_has_a_path_from_the_inner_to_the_outer_circle():
+    phi = torch.linspace(0, 1, 5)[:, None] * torch.tensor([1.0, 2.0, 3.0, 4.0])
+    figure = figures.circle_paths({"one": phi, "two": phi})
+    assert [axis.get_title() for axis in figure.axes] == ["one", "two"]
+    paths = [line for line in figure.axes[0].lines if len(line.get_xdata()) == 5]
+    assert [line.get_xdata()[-1] for line in paths] == [1, 2, 3, 4]
+    assert all(line.get_ydata()[0] == 0.4 and line.get_ydata()[-1] == 1 for line in paths)
+
+
+def test_a_positive_is_framed_only_where_a_loss_looks():
+    positive = torch.eye(4, dtype=torch.bool).roll(2, 0)
+    full, half = torch.full((4, 4), 0.5), torch.full((4, 4), 0.5)
+    half[2:] = torch.nan
+    figure = figures.cosines({"both": full, "one way": half}, positive, list("abcd"))
+    framed = [[p.get_xy() for p in axis.patches] for axis in figure.axes[:2]]
+    assert framed[0] == [(1.5, -0.5), (2.5, 0.5), (-0.5, 1.5), (0.5, 2.5)]
+    assert framed[1] == framed[0][:2]
+    image = figure.axes[1].images[0]
+    assert image.get_array().mask[2:].all() and image.get_clim() == (-1, 1)
+
+
+def test_directions_are_drawn_at_norm_one_in_the_marker_of_their_class():
+    z = torch.tensor([[3.0, 0.0], [0.0, 0.5], [-2.0, 0.0]])
+    figure = figures.on_circle({"start": z}, torch.tensor([0, 1, 0]), ["rain", "piano"])
+    rain, piano = figure.axes[0].lines[1:]
+    assert list(rain.get_xdata()) == [1, -1] and list(piano.get_ydata()) == [1]
+    assert rain.get_marker() != piano.get_marker()
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["rain", "piano"]
