@@ -150,6 +150,12 @@ def markup_that_jupyterlab_shows(nb):
     assert not directive, f"{directive} is for the pages in book/"
 
 
+def equations_that_the_page_can_number(nb):
+    for equation in re.findall(r"\$\$.*?\$\$", prose(nb), re.S):
+        # Sphinx wraps an equation that holds \\\\ into an environment that takes no \\tag
+        assert "\\tag" not in equation or "\\\\" not in equation, f"use \\cr in {equation}"
+
+
 def ending(nb):
     heads = re.findall(r"^## (.+?)\s*$", prose(nb), re.M)
     assert heads[-3:] == ["What we saw", "Exercises", "Sources"]
@@ -170,6 +176,7 @@ RULES = [
     few_definitions,
     no_plumbing,
     markup_that_jupyterlab_shows,
+    equations_that_the_page_can_number,
     ending,
 ]
 WRITTEN = [None, *sorted(SOURCES.glob("*.ipynb"))]
@@ -201,6 +208,7 @@ def test_notebook(path, rule):
         (no_plumbing, 4, "import sys\nsys.path.append('..')"),
         (markup_that_jupyterlab_shows, 3, "```{note}\nA\n```"),
         (markup_that_jupyterlab_shows, 3, "as {cite:p}`wang2023acl` says"),
+        (equations_that_the_page_can_number, 3, "$$ a \\\\ b \\tag{1.1} $$"),
         (ending, 5, TAIL.replace("## Sources", "## Links")),
         (ending, 5, TAIL.replace("</details>", "", 1)),
         (ending, 5, TAIL.replace("<details>", "").replace("</details>", "")),
