@@ -571,7 +571,7 @@ def circle_paths(runs: dict[str, Float[Tensor, "T n"]]) -> Figure:
         runs: title -> angle in radians of every point at every step; the first half of the points
             are one view of each clip, the second half, dashed, the other.
     """
-    figure = _figure(3.3 * len(runs), 3.7)
+    figure = _figure(3.7 * len(runs), 3.9)
     axes = figure.subplots(1, len(runs), squeeze=False, subplot_kw={"projection": "polar"})[0]
     for axis, (title, phi) in zip(axes, runs.items(), strict=True):
         steps, clips = len(phi), phi.shape[1] // 2
@@ -645,4 +645,168 @@ def on_circle(
         axis.set_axis_off()
     handles, names = axes[0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside lower center", ncols=4, frameon=False)
+    return figure
+
+
+def spreads(
+    rows: dict[str, Float[Tensor, " _"]], label: str, *, reference: float | None = None
+) -> Figure:
+    """How values of several kinds are spread: middle, quarters and tenths, on a logarithmic axis.
+
+    Args:
+        rows: kind -> positive values, in the order to draw.
+        label: of the axis, with its unit.
+        reference: a dashed line.
+    """
+    figure = _figure(7.0, 0.36 * len(rows) + 1.0)
+    axis = figure.subplots()
+    for at, values in enumerate(rows.values()):
+        low, quarter, middle, third, high = np.quantile(values.numpy(), (0.1, 0.25, 0.5, 0.75, 0.9))
+        axis.plot([low, high], [at, at], color="0.65", lw=1.5)
+        axis.plot([quarter, third], [at, at], color=COLOURS[0], lw=6, solid_capstyle="butt")
+        axis.plot(middle, at, "o", color="white", mec=COLOURS[0], ms=8)
+    if reference is not None:
+        axis.axvline(reference, color=COLOURS[6], ls="--", lw=1)
+    axis.set_xscale("log")
+    axis.set_yticks(range(len(rows)), rows)
+    axis.set_ylim(len(rows) - 0.4, -0.6)
+    axis.set_xlabel(f"{label}\ndot: median, bar: middle half, line: 80 % of all")
+    axis.grid(axis="x", color="0.9")
+    axis.set_axisbelow(True)
+    _open(axis)
+    return figure
+
+
+def feature_maps(
+    maps: dict[str, Float[Tensor, "_ _"]],
+    *,
+    bands: int = 96,
+    seconds: float = 101 * SECONDS,
+    columns: int = 3,
+) -> Figure:
+    """What a patch has become, layer by layer: every picture covers the same second and bands.
+
+    Args:
+        maps: title -> values, band 0 lowest; each picture has a scale of its own.
+        bands, seconds: what the pictures cover.
+        columns: pictures in a row.
+    """
+    columns = min(columns, len(maps))
+    rows = -(-len(maps) // columns)
+    figure = _figure(2.7 * columns, 2.0 * rows + 0.2)
+    axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+    for axis in axes.flat[len(maps) :]:
+        axis.remove()
+    extent = (0, seconds, 0, bands)
+    for axis, (title, values) in zip(axes.flat, maps.items(), strict=False):
+        axis.imshow(values.numpy(), origin="lower", aspect="auto", cmap="magma", extent=extent)
+        axis.set_title(title, fontsize=10)
+    for axis in axes[:, 0]:
+        axis.set_ylabel("mel band")
+    for axis in axes.flat[max(0, len(maps) - columns) : len(maps)]:
+        axis.set_xlabel("time (s)")
+        axis.tick_params(labelbottom=True)
+    return figure
+
+
+def two_spaces(sizes: dict[str, str]) -> Figure:
+    """The way from a clip to h and z, and which loss looks where.
+
+    Source: redrawn after Wang, Tripathy and Mesaros 2023, fig. 1, with sizes.
+
+    Args:
+        sizes: what to write below "clip", "x", "h" and "z", and inside the encoder "f" and the
+            head "g".
+    """
+    figure = _figure(9.6, 4.3)
+    axis = figure.subplots()
+    axis.set(xlim=(0, 11.4), ylim=(-0.15, 5.0))
+    axis.set_axis_off()
+    middle, lanes = 2.3, {"i": 3.75, "j": 1.0}
+
+    def box(x: float, y: float, text: str, below: str = "", colour: str = "0.93") -> None:
+        style = {"boxstyle": "round,pad=0.35", "facecolor": colour, "edgecolor": "0.4"}
+        axis.text(x, y, text, ha="center", va="center", fontsize=13, bbox=style)
+        axis.text(x, y - 0.42, below, ha="center", va="top", fontsize=8)
+
+    def arrow(start: tuple, end: tuple, text: str = "", **style) -> None:
+        look = {"arrowstyle": "-|>", "color": "0.3", "lw": 1.2} | style
+        axis.annotate("", end, start, arrowprops=look)
+        x, y = (start[0] + end[0]) / 2, (start[1] + end[1]) / 2
+        axis.text(x, y + 0.08, text, ha="center", va="bottom", fontsize=8)
+
+    def tall(x: float, text: str, colour: str) -> None:
+        low, high = lanes["j"] - 0.45, lanes["i"] + 0.45
+        face = plt.Rectangle((x - 0.6, low), 1.2, high - low, facecolor=colour, edgecolor="0.4")
+        axis.add_patch(face)
+        axis.text(x, middle, text, ha="center", va="center", fontsize=9)
+
+    pale = {"f": "#CFE3F2", "g": "#F6DCC8"}
+    away = plt.Rectangle((8.15, -0.1), 3.2, 4.75, fill=False, ls="--", edgecolor=COLOURS[1])
+    axis.add_patch(away)
+    axis.text(9.75, 4.72, "thrown away after training", ha="center", color=COLOURS[1], fontsize=9)
+    axis.text(7.35, 4.72, "kept", ha="center", color=COLOURS[0], fontsize=9)
+    box(0.55, middle, "clip", sizes["clip"])
+    tall(5.95, f"encoder\n$f$\n\n{sizes['f']}", pale["f"])
+    tall(8.95, f"head\n$g$\n\n{sizes['g']}", pale["g"])
+    for v, y in lanes.items():
+        arrow((1.0, middle), (1.65, y), "")
+        box(1.95, y, f"$x_{v}$", sizes["x"])
+        arrow((2.3, y), (3.1, y), "mix-back")
+        box(3.4, y, f"$x'_{v}$")
+        arrow((3.75, y), (4.45, y), "DA")
+        box(4.75, y, rf"$\tilde{{x}}_{v}$", sizes["x"])
+        arrow((5.08, y), (5.35, y))
+        arrow((6.55, y), (7.0, y))
+        box(7.35, y, f"$h_{v}$", sizes["h"], pale["f"])
+        arrow((7.7, y), (8.35, y))
+        arrow((9.55, y), (10.2, y))
+        box(10.55, y, f"$z_{v}$", sizes["z"], pale["g"])
+    for x, text, colour in (
+        (7.35, "$L_A$\nangular margin", COLOURS[0]),
+        (10.55, "$L_C$\nNT-Xent", COLOURS[1]),
+    ):
+        arrow((x, middle - 0.4), (x, lanes["j"] + 0.38), color=colour)
+        arrow((x, middle + 0.4), (x, lanes["i"] - 0.78), color=colour)
+        axis.text(x, middle, text, ha="center", va="center", fontsize=10, color=colour)
+    return figure
+
+
+def patches(
+    mels: Sequence[Float[Tensor, "F P"]], titles: Sequence[str], *, columns: int = 4
+) -> Figure:
+    """Patches side by side on one scale of twelve colours, cell by cell: a small file for a page.
+
+    Args:
+        mels: log10 power, band 0 lowest.
+        titles: one for each.
+        columns: pictures in a row.
+    """
+    columns = min(columns, len(mels))
+    rows = -(-len(mels) // columns)
+    figure = _figure(2.6 * columns + 0.7, 2.2 * rows + 0.3)
+    axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flatten()
+    for axis in axes[len(mels) :]:
+        axis.remove()
+    axes = list(axes[: len(mels)])
+    low = min(float(mel.quantile(0.02)) for mel in mels)
+    high = max(float(mel.max()) for mel in mels)
+    for k, (axis, mel, title) in enumerate(zip(axes, mels, titles, strict=True)):
+        image = axis.imshow(
+            mel.numpy(),
+            origin="lower",
+            aspect="auto",
+            interpolation="nearest",  # smoothed grain would make the file four times as large
+            cmap=plt.get_cmap("magma", 12),
+            vmin=low,
+            vmax=high,
+            extent=(0, mel.shape[1] * SECONDS, 0, mel.shape[0]),
+        )
+        axis.set_title(title, fontsize=10)
+        if k % columns == 0:
+            axis.set_ylabel("mel band")
+        if k + columns >= len(mels):
+            axis.set_xlabel("time (s)")
+            axis.tick_params(labelbottom=True)
+    figure.colorbar(image, ax=axes, label="log10 power", shrink=0.9)
     return figure

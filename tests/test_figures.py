@@ -187,3 +187,37 @@ def test_directions_are_drawn_at_norm_one_in_the_marker_of_their_class():
     assert list(rain.get_xdata()) == [1, -1] and list(piano.get_ydata()) == [1]
     assert rain.get_marker() != piano.get_marker()
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["rain", "piano"]
+
+
+def test_a_spread_shows_the_middle_of_every_kind_and_names_its_unit():
+    values = torch.linspace(1, 9, 81)
+    figure = figures.spreads({"noise": values, "crop": 2 * values}, "change (log10 units)")
+    (axis,) = figure.axes
+    dots = [line.get_xdata()[0] for line in axis.lines if line.get_marker() == "o"]
+    assert dots == [pytest.approx(5), pytest.approx(10)]
+    assert rows(axis) == ["noise", "crop"]
+    assert axis.get_xscale() == "log" and "log10 units" in axis.get_xlabel()
+
+
+def test_maps_of_every_size_cover_the_same_second():
+    figure = figures.feature_maps({"patch": torch.rand(96, 101), "last": torch.rand(3, 4)})
+    extents = {tuple(axis.images[0].get_extent()) for axis in figure.axes}
+    assert len(figure.axes) == 2 and len(extents) == 1
+    assert figure.axes[1].get_title() == "last"
+
+
+def test_the_two_spaces_carry_the_sizes_they_were_given():
+    sizes = {"clip": "96 x 502", "x": "96 x 101", "h": "512 a", "z": "512 b", "f": "11 M", "g": "5"}
+    (axis,) = figures.two_spaces(sizes).axes
+    written = "\n".join(text.get_text() for text in axis.texts)
+    assert all(size in written for size in sizes.values())
+    assert written.count("512 a") == written.count("512 b") == 2  # one for each view
+
+
+@pytest.mark.parametrize("count", [1, 4, 5])
+def test_patches_share_one_colour_scale_however_many_there_are(count):
+    mels = [torch.rand(96, 101) + k for k in range(count)]
+    *axes, bar = figures.patches(mels, [str(k) for k in range(count)]).axes
+    assert [axis.get_title() for axis in axes] == [str(k) for k in range(count)]
+    assert len({axis.images[0].get_clim() for axis in axes}) == 1
+    assert "log10 power" in bar.get_ylabel()
