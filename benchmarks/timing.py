@@ -47,9 +47,9 @@ def machine() -> dict[str, object]:
     }
 
 
-def write_record(path: Path, record: dict) -> None:
+def write_record(path: Path, record: dict, *, indent: int | None = 1) -> None:
     """Store the record and the machine it was measured on; a reader never sees half a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_suffix(".tmp")
-    unfinished.write_text(json.dumps({**record, "machine": machine()}, indent=1) + "\n")
+    unfinished.write_text(json.dumps({**record, "machine": machine()}, indent=indent) + "\n")
     os.replace(unfinished, path)
