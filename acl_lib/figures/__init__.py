@@ -1,0 +1,43 @@
+"""Arrays or records -> one matplotlib Figure: axes with units, colours that everyone can tell."""
+
+from .curves import curves, histogram, loss_curve, panels
+from .scores import accuracies, differences, intervals, seeds, side_by_side
+from .sound import (
+    belonging,
+    class_sizes,
+    feature_maps,
+    label_matrix,
+    log_mels,
+    patches,
+    two_spaces,
+    waveforms,
+)
+from .sphere import angles, circle_paths, cosines, geometry, maps, on_circle, pair_forces, spreads
+
+__all__ = [
+    "accuracies",
+    "angles",
+    "belonging",
+    "circle_paths",
+    "class_sizes",
+    "cosines",
+    "curves",
+    "differences",
+    "feature_maps",
+    "geometry",
+    "histogram",
+    "intervals",
+    "label_matrix",
+    "log_mels",
+    "loss_curve",
+    "maps",
+    "on_circle",
+    "pair_forces",
+    "panels",
+    "patches",
+    "seeds",
+    "side_by_side",
+    "spreads",
+    "two_spaces",
+    "waveforms",
+]
