@@ -13,8 +13,11 @@ from .sound import (
     waveforms,
 )
 from .sphere import angles, circle_paths, cosines, geometry, maps, on_circle, pair_forces, spreads
+from .style import COLOURS, SECONDS
 
 __all__ = [
+    "COLOURS",
+    "SECONDS",
     "accuracies",
     "angles",
     "belonging",
