@@ -5,6 +5,9 @@
 
 A copy is left alone while the notebook's sources and tags, the parameters it was given, the code of
 acl_lib and the book's records are what they were. An interrupted run goes on with what is not done.
+
+Once `_config.yml` names the project's address (`repository: url:`), the pages get launch buttons,
+and every notebook a first cell that installs the library in Google Colab; pages leave it out.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ import time
 from pathlib import Path
 
 import nbformat
+from tqdm import tqdm
 
 from . import config
 
@@ -28,7 +32,18 @@ ROOT = Path(__file__).resolve().parents[1]
 SOURCES = ROOT / "notebooks"
 COPIES = ROOT / "book" / "notebooks"
 RESULTS = ROOT / "book" / "results"
+CONFIG = ROOT / "_config.yml"
 MATHJAX = ROOT / "book" / "static" / "vendor" / "mathjax" / "tex-svg.js"
+
+
+COLAB = """\
+# In Google Colab only: fetch the project and install its library
+import os, sys
+
+if "google.colab" in sys.modules:
+    get_ipython().system("git clone -q --depth 1 {url} /content/project")
+    get_ipython().system("pip install -q /content/project")
+    os.chdir("/content/project/notebooks")"""
 
 
 class NotebookError(RuntimeError):
@@ -48,6 +63,23 @@ def assigned(source: str) -> dict[str, ast.expr]:
 def parameter_cell(nb: nbformat.NotebookNode, tag: str = "parameters"):
     """The first cell with this tag, or None."""
     return next((c for c in nb.cells if tag in c.metadata.get("tags", [])), None)
+
+
+def repository_url(config: Path = CONFIG) -> str:
+    """The project's address; empty until `_config.yml` names one."""
+    import yaml
+
+    return (yaml.safe_load(config.read_text()).get("repository") or {}).get("url") or ""
+
+
+def with_colab_cell(nb: nbformat.NotebookNode, url: str) -> nbformat.NotebookNode:
+    """The notebook with the cell that installs the library in Google Colab, if there is a URL."""
+    cells = [cell for cell in nb.cells if "colab" not in cell.metadata.get("tags", [])]
+    if url:
+        cell = nbformat.v4.new_code_cell(COLAB.format(url=url), metadata={"tags": ["colab"]})
+        cell.id = "colab"
+        cells.insert(1, cell)  # below the title
+    return nbformat.from_dict({**nb, "cells": cells})
 
 
 def code_digest() -> str:
@@ -95,6 +127,7 @@ def tidy(nb: nbformat.NotebookNode) -> nbformat.NotebookNode:
         shown = parameter_cell(nb)
         shown.source = fold(shown.source, injected.source)
         nb.cells.remove(injected)  # papermill adds it after the author's cell
+    nb.cells = with_colab_cell(nb, "").cells
     for cell in nb.cells:
         for noise in ("papermill", "execution", "exception"):
             cell.metadata.pop(noise, None)
@@ -176,6 +209,20 @@ def check(corpus: str, profile: str) -> None:
         open_corpus(corpus)
 
 
+def setup(app) -> dict:
+    """As an extension of Sphinx: no launch buttons where the project has no address.
+
+    The theme would otherwise launch a repository that is not ours.
+    """
+
+    def hide(app, config) -> None:
+        if not config.html_theme_options.get("repository_url"):
+            config.html_theme_options["launch_buttons"] = {}
+
+    app.connect("config-inited", hide)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
+
+
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m acl_lib.publish",
@@ -196,9 +243,12 @@ def main(argv: list[str] | None = None) -> int:
         if copy.name.split(".")[0] not in sources:
             copy.unlink()  # its notebook was renamed or removed
 
-    code, todo = code_digest(), []
+    code, url, todo = code_digest(), repository_url(), []
     for name in options.names or sources:
         nb = nbformat.read(sources[name], as_version=4)
+        if with_colab_cell(nb, url) != nb:
+            nb = with_colab_cell(nb, url)
+            nbformat.write(nb, sources[name])
         cell = parameter_cell(nb)
         known = assigned(cell.source) if cell else {}
         values = {k: getattr(options, k) for k in ("corpus", "profile") if k in known}
@@ -213,16 +263,18 @@ def main(argv: list[str] | None = None) -> int:
         return 2
 
     os.environ["ACL_PUBLISH"] = "1"  # kernels inherit it: pictures of sliders instead of sliders
-    for i, (path, copy, values, stamp) in enumerate(todo, 1):
+    bar = tqdm(todo, desc="Book", unit="notebook", disable=None, leave=False)
+    for i, (path, copy, values, stamp) in enumerate(bar, 1):
         given = "".join(f", {k} {v}" for k, v in values.items())
-        print(f"[{i}/{len(todo)}] {path.name}{given}", flush=True)
         start = time.monotonic()
         try:
             publish(path, copy, values, stamp)
         except NotebookError as error:
+            bar.close()
             print(error, file=sys.stderr)
             return 1
-        print(f"      {time.monotonic() - start:.0f} s", flush=True)
+        took = time.monotonic() - start
+        bar.write(f"[{i}/{len(todo)}] {path.name}{given}: {took:.0f} s", file=sys.stdout)
     print(f"Notebooks: {len(todo)} executed, {len(options.names or sources) - len(todo)} current")
     return 0
 

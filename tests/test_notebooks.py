@@ -13,7 +13,15 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from acl_lib.publish import COPIES, ROOT, SOURCES, assigned, parameter_cell
+from acl_lib.publish import (
+    COPIES,
+    ROOT,
+    SOURCES,
+    assigned,
+    parameter_cell,
+    repository_url,
+    with_colab_cell,
+)
 
 HEAD = """# A tone
 
@@ -72,7 +80,9 @@ def specimen():
 
 
 def code(nb):
-    return [cell for cell in nb.cells if cell.cell_type == "code"]
+    """The code cells that a page shows."""
+    cells = [cell for cell in nb.cells if cell.cell_type == "code"]
+    return [cell for cell in cells if "colab" not in cell.metadata.get("tags", [])]
 
 
 def prose(nb):
@@ -81,6 +91,7 @@ def prose(nb):
 
 def stripped(nb):
     nbformat.validate(nb)
+    assert nb == with_colab_cell(nb, repository_url()), "`python3 run.py book` writes that cell"
     assert not [c for c in code(nb) if c.outputs or c.execution_count], "run nbstripout on it"
     assert nb.metadata.kernelspec.name == "python3"
     assert not set(nb.metadata) - {"kernelspec", "language_info"}, "run nbstripout on it"
@@ -123,6 +134,13 @@ def short_cells(nb):
     assert statistics.median(map(len, lines)) <= 6
     assert max(map(len, lines)) <= 20
     assert max(len(line) for cell in lines for line in cell) <= 78
+
+
+def enough_said(nb):
+    """Eight to twenty words for a line of code; equations and tags are not words."""
+    words = re.sub(r"\$\$.*?\$\$|<[^>]*>", "", prose(nb), flags=re.S).split()
+    lines = [line for cell in code(nb) for line in cell.source.splitlines() if line.strip()]
+    assert 8 <= len(words) / len(lines) <= 20, f"{len(words)} words for {len(lines)} lines"
 
 
 def something_to_see(nb):
@@ -172,6 +190,7 @@ RULES = [
     imports_then_parameters,
     parameters_papermill_can_read,
     short_cells,
+    enough_said,
     something_to_see,
     few_definitions,
     no_plumbing,
@@ -200,6 +219,8 @@ def test_notebook(path, rule):
         (parameters_papermill_can_read, 2, 'profile = "quick"  # or n = 3'),
         (short_cells, 4, "1\n" * 21),
         (short_cells, 4, "x" * 79),
+        (enough_said, 4, "level\n" * 12),
+        (enough_said, 3, "word " * 80),
         (something_to_see, 4, "level = 3"),
         (something_to_see, 4, "for i in range(3):\n    level = i"),
         (few_definitions, 4, "\n".join(f"def f{i}(): pass" for i in range(4))),

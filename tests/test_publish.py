@@ -2,6 +2,8 @@
 
 import ast
 import os
+import sys
+from pathlib import Path
 
 import nbformat
 import pytest
@@ -187,3 +189,53 @@ def test_a_new_record_is_a_reason_to_print_again(tmp_path, monkeypatch):
     before = publish.code_digest()
     (tmp_path / "run.json").write_text("{}")
     assert publish.code_digest() != before
+
+
+def test_the_colab_cell_comes_with_the_address_and_stays_out_of_pages(project, monkeypatch):
+    nb = notebook("2", parameters="a = 1")
+    nb.cells.insert(0, new_markdown_cell("# Title"))
+    nb.cells[0].id = "title"
+    project("00_a", nb)
+    monkeypatch.setattr(publish, "repository_url", lambda: "https://example.org/book")
+    assert publish.main([]) == 0
+    source = nbformat.read(publish.SOURCES / "00_a.ipynb", as_version=4)
+    kinds = [cell.metadata.get("tags", []) for cell in source.cells]
+    assert kinds == [[], ["colab"], ["parameters"], []]
+    assert "git clone -q --depth 1 https://example.org/book " in source.cells[1].source
+    assert publish.with_colab_cell(source, "https://example.org/book") == source
+    assert not [c for c in nbformat.read(copy("00_a"), as_version=4).cells if "clone" in c.source]
+    monkeypatch.setattr(publish, "repository_url", lambda: "")
+    assert publish.main([]) == 0
+    assert len(nbformat.read(publish.SOURCES / "00_a.ipynb", as_version=4).cells) == 3
+
+
+def test_the_colab_cell_fetches_and_installs_in_colab_only(monkeypatch, tmp_path):
+    asked = []
+    shell = type("Shell", (), {"system": lambda self, line: asked.append(line)})
+    code = publish.COLAB.format(url="https://example.org/book").replace("/content", str(tmp_path))
+    (tmp_path / "project" / "notebooks").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    exec(code, {"get_ipython": shell})
+    assert asked == []
+    monkeypatch.setitem(sys.modules, "google.colab", sys)
+    exec(code, {"get_ipython": shell})
+    assert [line.split()[0] for line in asked] == ["git", "pip"]
+    assert Path.cwd() == tmp_path / "project" / "notebooks"
+
+
+@pytest.mark.parametrize(
+    ("text", "url"),
+    [("title: a\n", ""), ("repository:\n  url: https://e.org/b\n", "https://e.org/b")],
+)
+def test_the_address_is_read_from_the_books_configuration(tmp_path, text, url):
+    (tmp_path / "_config.yml").write_text(text)
+    assert publish.repository_url(tmp_path / "_config.yml") == url
+
+
+@pytest.mark.parametrize(("url", "shown"), [("", {}), ("https://e.org/b", {"colab_url": "c"})])
+def test_launch_buttons_need_an_address(url, shown):
+    options = {"repository_url": url, "launch_buttons": {"colab_url": "c"}}
+    config = type("Config", (), {"html_theme_options": options})
+    app = type("App", (), {"connect": lambda self, event, call: call(self, config)})
+    publish.setup(app())
+    assert options["launch_buttons"] == shown

@@ -133,10 +133,43 @@ def test_a_page_is_complete_readable_and_quiet(visit, name, scheme):
     assert page.complaints == []
 
 
+@pytest.mark.parametrize(("width", "height"), [(390, 844), (1400, 900)])
 @pytest.mark.parametrize("name", PAGES)
-def test_a_phone_does_not_scroll_sideways(visit, name):
-    page = visit(name, width=390, height=844)
-    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+def test_a_page_fits_phone_and_desk(visit, name, width, height):
+    page = visit(name, width=width, height=height)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_the_book_is_light():
+    assert sum(path.stat().st_size for path in SITE.rglob("*") if path.is_file()) < 60e6
+
+
+def test_the_search_answers_without_a_network(visit):
+    page = visit("search.html")
+    page.get_by_role("searchbox").first.fill("temperature")
+    page.keyboard.press("Enter")
+    page.locator("#search-results li a").first.click()
+    assert page.locator("h1").first.is_visible()
+    assert page.complaints == []
+
+
+def test_the_keyboard_alone_reads_the_book(visit):
+    page = visit("notebooks/04_nt_xent.html")
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.textContent.trim()") == "Skip to main content"
+    solution = page.locator("details:has(summary:text('Solution'))").first
+    solution.locator("summary").focus()
+    ring = "getComputedStyle(document.activeElement).outlineStyle"
+    assert page.evaluate(ring) != "none"
+    page.keyboard.press("Enter")
+    assert solution.evaluate("details => details.open")
+    reached = set()
+    for _ in range(400):
+        page.keyboard.press("Tab")
+        reached.add(page.evaluate("document.activeElement.closest('a')?.getAttribute('href')"))
+        if page.evaluate("document.activeElement === document.body"):
+            break
+    assert any("05_temperature" in str(href) for href in reached), "no way to the next page"
 
 
 def test_the_menu_opens_on_a_phone(visit):
