@@ -229,7 +229,7 @@ def main(argv: list[str] | None = None) -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("names", nargs="*", metavar="NAME", help="such as 01_first_run; or all")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="such as 04_nt_xent; or all")
     parser.add_argument("--corpus", default="synthetic")
     parser.add_argument("--profile", default="quick")
     parser.add_argument("--force", action="store_true", help="also what is current")
