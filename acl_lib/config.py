@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field, replace
 
 RESAMPLERS = ("soxr_vhq", "soxr_hq", "soxr_mq", "soxr_lq", "soxr_qq", "kaiser_best")
 REDUCTIONS = ("paper_scaled", "paper_code", "mean")  # as in losses
-METHODS = ("simclr", "supervised")
+METHODS = ("simclr", "supervised", "supcon")
 NETWORKS = ("resnet18", "baseline_cnn")
 PATCHES = ("random", "all")
 STANDARDISE = ("global", "band")
@@ -100,7 +100,8 @@ class ViewConfig:
 class LossConfig:
     """`alpha * NT-Xent(z) + (1 - alpha) * angular margin(h)`; alpha = 1 is plain NT-Xent.
 
-    With labels, cross-entropy takes the place of NT-Xent and temperature has no say.
+    With labels, cross-entropy takes the place of NT-Xent and temperature has no say; supervised
+    contrastive training takes the temperature alone.
     """
 
     alpha: float = 1.0
@@ -204,7 +205,9 @@ class Recipe:
     corpus: str = "synthetic"
     profile: str = "quick"
     seed: int = 0
-    method: str = "simclr"  # two views of a clip, no labels; "supervised": one view and its label
+    # two views of a clip, no labels; "supervised": one view and its label; "supcon": two views, and
+    # all views of a class are pairs
+    method: str = "simclr"
     pretrain_on: str = "train"  # the test fold is unseen; "all": every clip, no labels; or a subset
     probe_on: str = "clean"  # labels of the probe: "train", or a subset where there are subsets
     mel: MelConfig = field(default_factory=MelConfig)
@@ -223,7 +226,8 @@ class Recipe:
 
     def _refuse_the_impossible(self) -> None:
         """Settings that are fine alone and mean nothing together."""
-        labels, learned = self.method == "supervised", self.pretrain_on
+        classifies, learned = self.method == "supervised", self.pretrain_on
+        labels = self.method != "simclr"
         by, on = self.select.select_by, self.select.select_on
         selects, every_patch = by != "last", self.views.patches == "all"
         for impossible, message in (
@@ -233,7 +237,7 @@ class Recipe:
                 "test clips",
             ),
             (
-                every_patch and not labels,
+                every_patch and not classifies,
                 "patches='all' needs method='supervised': a pair is drawn from a clip",
             ),
             (
@@ -241,13 +245,17 @@ class Recipe:
                 "patches='all' needs mix_back=0: backgrounds are drawn for clips",
             ),
             (
-                self.train.network == "baseline_cnn" and not labels,
+                self.train.network == "baseline_cnn" and not classifies,
                 "network='baseline_cnn' needs method='supervised': it has no projection head",
             ),
             (
-                by == ("knn" if labels else "loss"),
+                by == ("knn" if classifies else "loss"),
                 f"select_by={by!r} does not go with method={self.method!r}: 'knn' looks at z, "
-                "which 'simclr' has, 'loss' at a loss of labels, which 'supervised' has",
+                "which 'simclr' and 'supcon' have, 'loss' at the loss of 'supervised'",
+            ),
+            (
+                self.method == "supcon" and self.loss.alpha < 1,
+                f"alpha={self.loss.alpha:g} does not go with method='supcon', which has one term",
             ),
             (
                 selects and learned == "all",
@@ -303,6 +311,7 @@ RECIPES = {
     "acl": {"alpha": 0.3},
     "supervised": {"method": "supervised"},
     "supervised_acl": {"method": "supervised", "alpha": 0.7},
+    "supcon": {"method": "supcon"},
     # What the authors' self-supervised code does. Not followed: its standard deviation, which is
     # sqrt(N) times too small and cancels in BatchNorm; its order of the labels; 1e-8 added to the
     # waveform; log-mels are kept in float16; three files that are in train and test leave train.
@@ -375,8 +384,9 @@ def recipe(name: str, *, profile: str | None = None, **settings) -> Recipe:
 
     Args:
         name: "contrastive" (NT-Xent), "acl" (alpha = 0.3, the paper's choice), "supervised"
-            (cross-entropy), "supervised_acl" (alpha = 0.7, the paper's choice on all clips);
-            "paper_code", "paper_code_supervised" and "paper_text" for FSDnoisy18k.
+            (cross-entropy), "supervised_acl" (alpha = 0.7, the paper's choice on all clips),
+            "supcon" (supervised contrastive); "paper_code", "paper_code_supervised" and
+            "paper_text" for FSDnoisy18k.
         profile: "quick", "laptop", "gpu" or "paper"; None takes "quick", and "paper" for the
             paper's recipes. It decides the network's size and the schedule; what a recipe says
             about those goes before in its own profile alone.

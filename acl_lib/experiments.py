@@ -44,6 +44,7 @@ from .splits import Split, evaluation_splits, source_numbers
 from .training import (
     History,
     SimCLRStep,
+    SupConStep,
     SupervisedStep,
     half_precision,
     labelled_views,
@@ -86,7 +87,7 @@ class Network:
 
     encoder: nn.Module  # x -> h
     d: int  # width of h
-    head: nn.Module | None = None  # h -> z, of "simclr"
+    head: nn.Module | None = None  # h -> z, of "simclr" and "supcon"
     classifier: nn.Module | None = None  # x -> logits, h, of "supervised"
 
     @property
@@ -159,7 +160,7 @@ def fit(
     Args:
         store: on the device to train on.
         y: class of every clip; "simclr" looks at those of the selecting clips alone, and at none
-            where the last epoch is kept.
+            where the last epoch is kept; the others at those of the training clips too.
         on_epoch, checkpoint: as in `training.train`.
 
     Returns:
@@ -173,11 +174,10 @@ def fit(
     settings, select = recipe.train, recipe.select
     scale = standardisation(store, pool, recipe.views.standardise)
 
-    if recipe.method == "simclr":
+    if network.head:
         pairs = view_pairs(store, pool, views=recipe.views, generator=generator)
-        step = SimCLRStep(
-            *network.modules, pairs, recipe.loss, settings.precision, settings.two_passes
-        )
+        parts = *network.modules, pairs, recipe.loss, settings.precision, settings.two_passes
+        step = SimCLRStep(*parts) if recipe.method == "simclr" else SupConStep(*parts, y=y)
         ids = pool
 
         def score() -> float:

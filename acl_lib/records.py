@@ -95,14 +95,14 @@ class Record:
     def table(self) -> str:
         """Accuracies beside both baselines, with intervals, as a table to print."""
         r, cost = self.recipe, self.cost
-        labels = r.method == "supervised"
+        labels = r.method != "simclr"
         seen = {
             "all": "all clips, no labels",
             "train": "the training clips only",
         }.get(r.pretrain_on, f"the training clips in {r.pretrain_on!r} only")
         lines = [
             f"{r.name} on {r.corpus}: profile {r.profile}, seed {r.seed}, alpha {r.loss.alpha:g}"
-            + ("" if labels else f", temperature {r.loss.temperature:g}"),
+            + (f", temperature {r.loss.temperature:g}" if r.method != "supervised" else ""),
             f"{'trained, with labels,' if labels else 'pretrained'} on {seen}",
             results_table(self.results),
         ]
@@ -216,11 +216,11 @@ def geometry(
 def method_name(recipe: Recipe) -> str:
     """What a recipe compares: its loss, in words."""
     loss = recipe.loss
-    first, mixed = (
-        ("cross-entropy", "cross-entropy + angular margin")
-        if recipe.method == "supervised"
-        else ("NT-Xent", "ACL")
-    )
+    first, mixed = {
+        "simclr": ("NT-Xent", "ACL"),
+        "supervised": ("cross-entropy", "cross-entropy + angular margin"),
+        "supcon": ("supervised contrastive", ""),  # one term: alpha is 1
+    }[recipe.method]
     return first if loss.alpha == 1 else f"{mixed}, alpha {loss.alpha:g}, {loss.reduction}"
 
 
@@ -244,7 +244,7 @@ def over_seeds(records: Sequence[Record], *, reader: str = "linear") -> dict[str
     lenient = [r for r in records if r.recipe.pretrain_on == "all"] or records
     groups: dict[str, list[tuple[Record, dict]]] = {}
     for record in records:
-        verb = "trained" if record.recipe.method == "supervised" else "pretrained"
+        verb = "pretrained" if record.recipe.method == "simclr" else "trained"
         name = f"{method_name(record.recipe)}; {verb} on {record.recipe.pretrain_on}"
         if reader in record.results["trained"]:
             groups.setdefault(name, []).append((record, record.results["trained"][reader]))

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from . import augment, checkpoints
 from .config import LossConfig, TrainConfig, ViewConfig
-from .losses import acl, supervised_acl
+from .losses import acl, supcon, supervised_acl
 from .views import all_patches, draw_backgrounds, gather_patches, mix_back, random_patches
 
 Step = Callable[[Tensor], Tensor]  # ids of clips or patches (B,) -> loss ()
@@ -217,14 +217,7 @@ class SimCLRStep:
     two_passes: bool = False
 
     def __call__(self, clips: Int[Tensor, " B"]) -> Float[Tensor, ""]:
-        x = self.pairs(clips).contiguous(memory_format=torch.channels_last)
-        with autocast(self.precision, x.device):
-            if self.two_passes:
-                h_i, h_j = (self.encoder(view) for view in x.chunk(2))
-                z_i, z_j = self.head(h_i), self.head(h_j)
-            else:
-                h = self.encoder(x)
-                (h_i, h_j), (z_i, z_j) = h.chunk(2), self.head(h).chunk(2)
+        z_i, z_j, h_i, h_j = self.views(clips)
         return acl(
             z_i,
             z_j,
@@ -235,6 +228,31 @@ class SimCLRStep:
             margin=self.loss.margin,
             reduction=self.loss.reduction,
         )
+
+    def views(self, clips: Int[Tensor, " B"]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """z_i, z_j, h_i, h_j of two fresh views of each clip."""
+        x = self.pairs(clips).contiguous(memory_format=torch.channels_last)
+        with autocast(self.precision, x.device):
+            if self.two_passes:
+                h_i, h_j = (self.encoder(view) for view in x.chunk(2))
+                return self.head(h_i), self.head(h_j), h_i, h_j
+            h = self.encoder(x)
+            return *self.head(h).chunk(2), *h.chunk(2)
+
+
+@dataclass(kw_only=True)
+class SupConStep(SimCLRStep):
+    """One step of supervised contrastive training: all views of a class are each other's partners.
+
+    Source: Khosla et al. 2020, eq. 2; of the loss settings it reads the temperature.
+    """
+
+    y: Int[Tensor, " N"]  # class of every clip
+
+    def __call__(self, clips: Int[Tensor, " B"]) -> Float[Tensor, ""]:
+        z_i, z_j, _, _ = self.views(clips)
+        y = self.y[clips].repeat(2)
+        return supcon(torch.cat([z_i, z_j]), y, temperature=self.loss.temperature)
 
 
 @dataclass

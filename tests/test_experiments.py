@@ -20,7 +20,7 @@ from acl_lib.experiments import (
     runs_dir,
 )
 from acl_lib.features import UnreadableAudioError
-from acl_lib.records import LETTERS, REPRESENTATIONS, Record
+from acl_lib.records import LETTERS, REPRESENTATIONS, Record, method_name
 from acl_lib.statistics import wilson_interval
 
 SMALL = {"width": 8, "epochs": 1, "batch": 4, "precision": "float32", "penalties": [0.1]}
@@ -104,6 +104,16 @@ def test_a_supervised_record_has_its_own_classifier_and_saw_no_test_label(
     monkeypatch.setattr(experiments, "open_corpus", lambda name, **options: other)
     second = run(wanted, progress=False)
     assert second.history[0] == record.history[0] and second.history[1] != record.history[1]
+
+
+def test_a_supervised_contrastive_record_has_a_head_and_no_classifier(tiny, one_thread):
+    record = run(small("supcon"), progress=False)
+    network = load_network(record)
+    assert set(record.results["trained"]) == {"linear", "knn"}
+    assert network.head and not network.classifier
+    assert "with labels" in record.table() and "temperature 0.2" in record.table()
+    assert method_name(record.recipe) == "supervised contrastive"
+    assert record.history != run(small(), progress=False).history  # the labels have a say
 
 
 def test_a_record_read_from_disk_is_the_record(tiny):

@@ -3,6 +3,7 @@
 import math
 from dataclasses import replace
 
+import naive
 import pytest
 import torch
 import torch.nn.functional as F
@@ -14,6 +15,7 @@ from acl_lib.config import LossConfig, TrainConfig, ViewConfig
 from acl_lib.models import Classifier, ProjectionHead, ResNet18
 from acl_lib.training import (
     SimCLRStep,
+    SupConStep,
     SupervisedStep,
     augmentations,
     autocast,
@@ -226,12 +228,23 @@ def test_half_precision_is_where_it_was_asked_for():
     assert isinstance(half_precision("auto", "cpu"), bool)
 
 
-def test_bfloat16_trains_to_about_the_same_loss():
+def test_bfloat16_sees_about_the_same_loss_and_learns():
+    """One step compared, not a trajectory: rounding grows from step to step in a batch of six."""
     store, pool = striped_store(CLIPS), torch.arange(CLIPS)
-    config = replace(QUICK, epochs=2, lr=0.01)
-    exact, _, _ = pretrain(store, pool, config=config)
-    half, _, _ = pretrain(store, pool, config=replace(config, precision="bfloat16"))
-    assert half == pytest.approx(exact, rel=0.05)
+
+    def first_step(precision):
+        generator = seed_everything(0)
+        encoder, head = ResNet18(8), ProjectionHead(64, 32, 32)
+        pairs = view_pairs(store, pool, views=ViewConfig(), generator=generator)
+        loss = SimCLRStep(encoder, head, pairs, LossConfig(), precision)(pool[:6])
+        loss.backward()
+        return loss.item(), torch.cat([p.grad.flatten() for p in encoder.parameters()])
+
+    (exact, slope), (half, half_slope) = first_step("float32"), first_step("bfloat16")
+    assert half == pytest.approx(exact, rel=0.02) and half != exact
+    assert F.cosine_similarity(slope, half_slope, dim=0) > 0.85
+    history, _, _ = pretrain(store, pool, config=replace(QUICK, precision="bfloat16", epochs=8))
+    assert history[-1] < 0.8 * history[0]
 
 
 class Line(nn.Module):
@@ -378,6 +391,21 @@ def test_two_passes_give_batch_norm_one_view_at_a_time():
 
 
 # --- with labels ----------------------------------------------------------------------------------
+
+
+def test_supervised_contrastive_pairs_all_views_of_a_class():
+    encoder, head = ResNet18(8).eval(), ProjectionHead(64, 32, 32).eval()
+    x = torch.randn(12, 1, 32, 101)
+    loss, y = LossConfig(temperature=0.3), torch.tensor([0, 1, 0, 2, 1, 3])
+    clips = torch.tensor([5, 4, 3, 2, 1, 0])
+    with torch.no_grad():
+        z = head(encoder(x))
+        step = SupConStep(encoder, head, lambda _: x, loss, "float32", y=y)
+        by_label = naive.supervised_contrastive(z, y[clips].repeat(2), 0.3)
+        assert step(clips).item() == pytest.approx(float(by_label), rel=1e-5)
+        alone = SupConStep(encoder, head, lambda _: x, loss, "float32", y=torch.arange(6))
+        same = SimCLRStep(encoder, head, lambda _: x, loss, "float32")
+        assert alone(clips).item() == pytest.approx(same(clips).item(), rel=1e-5)
 
 
 def supervised(store, y, pool, *, config=QUICK, views=PLAIN, seed=0, frozen="", **options):
