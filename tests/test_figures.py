@@ -17,8 +17,8 @@ SPACE = {"alignment": 0.4, "uniformity": -1.2}
 
 def bars(axis):
     """Both ends of every interval of an axis, in the order in which they were drawn."""
-    spans = [c for c in axis.collections for c in c.get_segments()]
-    return [pytest.approx((s[0, 0], s[1, 0])) for s in spans]
+    spans = [x for line in axis.lines if len(x := line.get_xdata()) == 8]  # cap, bar, cap
+    return [pytest.approx((x[3], x[4])) for x in spans]
 
 
 def rows(axis):
@@ -58,9 +58,12 @@ def test_systems_stand_side_by_side_in_every_group():
 
 def test_seeds_that_are_equal_are_both_to_be_seen():
     row = {"per_seed": [0.8, 0.8, 0.82], "mean": 0.807, "interval": (0.78, 0.83)}
-    axis = figures.seeds({"NT-Xent; pretrained on all": row}).axes[0]
-    dots = [(line.get_xdata()[0], line.get_ydata()[0]) for line in axis.lines]
-    assert len(set(dots)) == len(dots) == 3 + 1 + 2  # the mean and its two caps
+    figure = figures.seeds({"NT-Xent; pretrained on all": row})
+    figure.canvas.draw()  # the swarm settles
+    axis = figure.axes[0]
+    dots = {tuple(at) for at in axis.collections[0].get_offsets()}
+    assert sorted(round(x) for x, _ in dots) == [80, 80, 82] and len(dots) == 3
+    assert bars(axis) == [(78, 83)]
     assert rows(axis) == ["NT-Xent\npretrained on all"]
 
 
@@ -221,3 +224,21 @@ def test_patches_share_one_colour_scale_however_many_there_are(count):
     assert [axis.get_title() for axis in axes] == [str(k) for k in range(count)]
     assert len({axis.images[0].get_clim() for axis in axes}) == 1
     assert "log10 power" in bar.get_ylabel()
+
+
+def test_both_kinds_of_trials_are_shares_of_their_kind_on_both_sides_of_the_threshold():
+    scores = torch.tensor([0.1, 0.2, 0.2, 0.3, 0.9, 0.95])
+    same = torch.tensor([False, False, False, True, True, True])
+    figure = figures.trial_scores(scores, same, threshold=0.25, error=0.125, label="cosine")
+    (axis,) = figure.axes
+    assert {text.get_text() for text in axis.get_legend().get_texts()} == {
+        "different, 3 pairs",
+        "same, 3 pairs",
+        "threshold 0.25\nequal error 12.5 %",
+    }
+    tops = [max(area.get_paths()[0].vertices[:, 1]) for area in axis.collections]
+    assert tops == [pytest.approx(200 / 3), pytest.approx(100 / 3)]
+    assert [list(line.get_xdata()) for line in axis.lines] == [[0.25, 0.25]]
+    assert [text.get_text() for text in axis.texts] == ["refused", "accepted"]
+    assert axis.get_xlabel() == "cosine" and "%" in axis.get_ylabel()
+    assert plt.get_fignums() == []

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import seaborn as sns
 from jaxtyping import Float
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -141,7 +142,7 @@ def histogram(
     """
     figure = new_figure(6.5, 2.9)
     axis = figure.subplots()
-    axis.hist(values.numpy(), bins=bins, color="0.75")
+    sns.histplot(x=values.numpy(), bins=bins, color="0.75", edgecolor="white", lw=0.3, ax=axis)
     for k, (name, place) in enumerate(marks.items()):
         axis.axvline(
             place, color=COLOURS[k], ls=("-", "--", ":")[k % 3], label=f"{name}, {place:.2f}"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
+import seaborn as sns
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from .style import COLOURS, MARKERS, new_figure, open_axis
@@ -37,16 +38,9 @@ def intervals(
     """
     figure = new_figure(7.0, 0.55 * len(rows) + 0.9)
     axis = figure.subplots()
-    for at, ends in enumerate(rows.values()):
-        value, low, high = (100 * end for end in ends)
-        axis.errorbar(
-            value,
-            at,
-            xerr=[[value - low], [high - value]],
-            fmt=MARKERS[at % len(MARKERS)],
-            color=COLOURS[at % len(COLOURS)],
-            capsize=4,
-        )
+    _with_ends(axis, [(name, name, ends) for name, ends in rows.items()])
+    for at, (value, *_) in enumerate(rows.values()):
+        value = 100 * value
         axis.annotate(
             f"{value:+.1f}" if difference else f"{value:.1f} %",
             (value, at),
@@ -57,9 +51,8 @@ def intervals(
         )
     if difference:
         axis.axvline(0, color=COLOURS[6], ls="--", lw=1)
-    axis.set_yticks(range(len(rows)), rows)
     axis.set_ylim(len(rows) - 0.4, -0.7)
-    axis.set_xlabel(label)
+    axis.set(xlabel=label, ylabel="")
     open_axis(axis)
     return figure
 
@@ -90,23 +83,19 @@ def side_by_side(
     """
     figure = new_figure(7.0, 0.42 * len(groups) + 1.2)
     axis = figure.subplots()
-    for k, (name, ends) in enumerate(rows.items()):
-        value, low, high = 100 * np.array(ends).T
-        axis.errorbar(
-            value,
-            np.arange(len(groups)) + 0.3 * (k - (len(rows) - 1) / 2),
-            xerr=[value - low, high - value],
-            fmt=MARKERS[k],
-            color=COLOURS[k],
-            capsize=3,
-            label=name,
-        )
-    axis.set_yticks(range(len(groups)), groups)
+    points = [
+        (group, system, ends)
+        for system, line in rows.items()
+        for group, ends in zip(groups, line, strict=True)
+    ]
+    _with_ends(axis, points, dodge=0.75 - 0.75 / len(rows), legend=True)
+    handles, names = axis.get_legend_handles_labels()
+    axis.get_legend().remove()
     axis.set_ylim(len(groups) - 0.4, -0.6)
     axis.grid(axis="x", color="0.9")
     axis.set_axisbelow(True)
-    axis.set_xlabel(label)
-    figure.legend(loc="outside upper center", ncols=len(rows), frameon=False)
+    axis.set(xlabel=label, ylabel="")
+    figure.legend(handles, names, loc="outside upper center", ncols=len(rows), frameon=False)
     open_axis(axis)
     return figure
 
@@ -119,15 +108,53 @@ def seeds(rows: dict[str, dict]) -> Figure:
     """
     figure = new_figure(7.0, 0.5 * len(rows) + 0.9)
     axis = figure.subplots()
-    for at, row in enumerate(rows.values()):
-        mean, (low, high) = 100 * row["mean"], (100 * end for end in row["interval"])
-        for k, value in enumerate(row["per_seed"]):  # equal values side by side
-            axis.plot(100 * value, at - 0.18 - 0.07 * k, "k.", ms=5)
-        axis.errorbar(
-            mean, at, xerr=[[mean - low], [high - mean]], fmt="D", color=COLOURS[0], capsize=4
-        )
-    axis.set_yticks(range(len(rows)), [name.replace("; ", "\n") for name in rows])
+    names = [name.replace("; ", "\n") for name in rows]
+    each = [
+        (100 * v, name)
+        for name, row in zip(names, rows.values(), strict=True)
+        for v in row["per_seed"]
+    ]
+    accuracy, where = zip(*each, strict=True)
+    sns.swarmplot(x=accuracy, y=where, order=names, color="black", size=4, ax=axis)
+    means = [
+        (name, "mean", (row["mean"], *row["interval"]))
+        for name, row in zip(names, rows.values(), strict=True)
+    ]
+    _with_ends(axis, means)
     axis.set_ylim(len(rows) - 0.6, -0.8)
-    axis.set_xlabel("test clips classified right (%): each seed, mean, 95 % interval")
+    axis.set(xlabel="test clips classified right (%): each seed, mean, 95 % interval", ylabel="")
     open_axis(axis)
     return figure
+
+
+def _with_ends(
+    axis: Axes,
+    points: Sequence[tuple[str, str, tuple[float, float, float]]],
+    **options,
+) -> None:
+    """Values with the ends of their intervals, which are known: seaborn is to compute none.
+
+    Of the three numbers of a point the median is its value and the range its interval.
+
+    Args:
+        points: row, system (which has a colour and a shape), and value, lower and upper end.
+        options: of seaborn's `pointplot`.
+    """
+    systems = list(dict.fromkeys(system for _, system, _ in points))
+    long = [(row, system, 100 * end) for row, system, ends in points for end in ends]
+    row, system, percent = zip(*long, strict=True)
+    sns.pointplot(
+        x=percent,
+        y=row,
+        hue=system,
+        estimator="median",
+        errorbar=("pi", 100),
+        markers=[MARKERS[k % len(MARKERS)] for k in range(len(systems))],
+        palette=[COLOURS[k % len(COLOURS)] for k in range(len(systems))],
+        linestyle="none",
+        capsize=0.15,
+        markersize=6,
+        err_kws={"linewidth": 1.5},
+        ax=axis,
+        **{"legend": False, **options},
+    )

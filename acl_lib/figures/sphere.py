@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
+import seaborn as sns
 from jaxtyping import Bool, Float, Int
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -231,14 +232,29 @@ def maps(
     figure = new_figure(5.0 * len(points), 4.6)
     axes = np.atleast_1d(figure.subplots(1, len(points)))
     labels = labels.numpy()
+    names = [classes[k] for k in range(len(classes)) if (labels == k).any()]
+    at = [classes.index(name) for name in names]
+    looks = {
+        "palette": {classes[k]: COLOURS[k % len(COLOURS)] for k in at},
+        "markers": {classes[k]: MARKERS[(k // len(COLOURS) + k) % len(MARKERS)] for k in at},
+    }
+    belongs = [classes[k] for k in labels]
     for axis, (title, xy) in zip(axes, points.items(), strict=True):
-        for k, name in enumerate(classes):
-            mine = xy[labels == k]
-            if len(mine):
-                colour = COLOURS[k % len(COLOURS)]
-                marker = MARKERS[(k // len(COLOURS) + k) % len(MARKERS)]
-                axis.scatter(*mine.T, s=14, marker=marker, color=colour, alpha=0.7, label=name)
+        sns.scatterplot(
+            x=xy[:, 0],
+            y=xy[:, 1],
+            hue=belongs,
+            style=belongs,
+            hue_order=names,
+            style_order=names,
+            s=20,
+            alpha=0.8,
+            linewidth=0.2,
+            ax=axis,
+            **looks,
+        )
+        handles, names = axis.get_legend_handles_labels()
+        axis.get_legend().remove()
         axis.set(title=title, xticks=[], yticks=[])
-    handles, names = axes[0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside lower center", ncols=5, fontsize=8, frameon=False)
     return figure
