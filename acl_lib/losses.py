@@ -104,6 +104,113 @@ def nt_xent_one_way(
     return F.cross_entropy(logits, torch.arange(len(z_i), device=z_i.device))
 
 
+def nt_xent_additive(
+    z_i: Float[Tensor, "B d"], z_j: Float[Tensor, "B d"], *, temperature: float, margin: float
+) -> Float[Tensor, ""]:
+    r"""NT-Xent-AM: every view picks its partner, whose cosine counts a margin less.
+
+    .. math:: L = \frac{1}{2B} \sum_{i=1}^{2B} -\log \frac{\exp((s_{i,p(i)} - m) / \tau)}
+              {\exp((s_{i,p(i)} - m) / \tau) + \sum_{k \ne i, p(i)} \exp(s_{i,k} / \tau)}
+
+    Source: Lepage and Dehak 2024, in the symmetric form of their code (sslsv, "nt-xent-cosface");
+    the margin is that of CosFace (Wang et al. 2018). It multiplies every negative by
+    exp(m / tau), so that a margin means nothing without its temperature.
+
+    Args:
+        z_i, z_j: projections of the two views, any norm; row b of both belongs to clip b.
+        temperature: tau > 0, unitless; 0.03 in the authors' code.
+        margin: m, a difference of cosines, not an angle, in [0, 2); 0.1 in the authors' code. At 0
+            this is `nt_xent`, bit for bit.
+
+    Returns:
+        Nats; log(1 + (2B - 2) exp(m / tau)) when all cosines are equal.
+
+    Raises:
+        ValueError: if temperature <= 0, margin is outside [0, 2), the shapes differ, or B < 2.
+    """
+    _check_options(temperature=temperature, additive=margin)
+    _check_pair(z_i, z_j, at_least=2)
+    z = _unit(torch.cat([z_i, z_j]))
+    logits = _product(z / temperature, z)  # (2B, 2B)
+    logits.fill_diagonal_(-torch.inf)  # no view picks itself
+    partner = torch.arange(len(z), device=z.device).roll(len(z_i))
+    return _handicapped_cross_entropy(logits, partner, margin / temperature)
+
+
+def nt_xent_additive_one_way(
+    z_i: Float[Tensor, "B d"], z_j: Float[Tensor, "B d"], *, temperature: float, margin: float
+) -> Float[Tensor, ""]:
+    r"""View i picks its partner out of the B views j, whose cosine counts a margin less.
+
+    .. math:: L = \frac{1}{B} \sum_{b=1}^{B} -\log \frac{\exp((\cos(z_{i,b}, z_{j,b}) - m) / \tau)}
+              {\exp((\cos(z_{i,b}, z_{j,b}) - m) / \tau) +
+               \sum_{k \ne b} \exp(\cos(z_{i,b}, z_{j,k}) / \tau)}
+
+    Source: Lepage and Dehak 2024, in the form that their code calls not symmetric. Anchors come
+    from view i only, B - 1 negatives from view j only.
+
+    Args:
+        z_i, z_j: anchors and candidates, any norm; row b of both belongs to clip b.
+        temperature, margin: as in `nt_xent_additive`. At margin 0 this is `nt_xent_one_way`.
+
+    Returns:
+        Nats; log(1 + (B - 1) exp(m / tau)) when all cosines are equal.
+
+    Raises:
+        ValueError: as `nt_xent_additive` does.
+    """
+    _check_options(temperature=temperature, additive=margin)
+    _check_pair(z_i, z_j, at_least=2)
+    logits = _product(_unit(z_i) / temperature, _unit(z_j))  # (B, B)
+    partner = torch.arange(len(z_i), device=z_i.device)
+    return _handicapped_cross_entropy(logits, partner, margin / temperature)
+
+
+def queue_nt_xent(
+    q: Float[Tensor, "B d"],
+    k: Float[Tensor, "B d"],
+    queue: Float[Tensor, "K d"],
+    *,
+    temperature: float,
+    margin: float = 0.0,
+) -> Float[Tensor, ""]:
+    r"""Every query picks its key out of that key and a queue of older ones.
+
+    .. math:: L = \frac{1}{B} \sum_{b=1}^{B} -\log \frac{\exp((\cos(q_b, k_b) - m) / \tau)}
+              {\exp((\cos(q_b, k_b) - m) / \tau) + \sum_{l=1}^{K} \exp(\cos(q_b, n_l) / \tau)}
+
+    Source: He et al. 2020 (MoCo), eq. 1, with the margin of Lepage and Dehak 2024. The other keys
+    of the batch are no negatives. Gradients reach whatever asks for them: MoCo's keys and queue
+    come out of its momentum encoder without. Put the keys into the queue after the loss, or each
+    is its query's own negative.
+
+    Args:
+        q, k: queries and their keys, any norm; row b of both belongs to clip b.
+        queue: the K negatives n_l, one in each row, any norm; of a queue that is still filling hand
+            in the rows that are filled.
+        temperature, margin: as in `nt_xent_additive`.
+
+    Returns:
+        Nats; log(1 + K exp(m / tau)) when all cosines are equal.
+
+    Raises:
+        ValueError: if temperature <= 0, margin is outside [0, 2), the shapes differ, the queue is
+            empty or of another width.
+    """
+    _check_options(temperature=temperature, additive=margin)
+    _check_pair(q, k, at_least=1)
+    if queue.ndim != 2 or queue.shape[1] != q.shape[1] or not len(queue):
+        raise ValueError(
+            f"the queue must have a shape (K, {q.shape[1]}) with K >= 1, got {tuple(queue.shape)}: "
+            f"one negative in each row"
+        )
+    u = _unit(q) / temperature
+    positive = (u * _unit(k)).sum(1, keepdim=True)  # (B, 1)
+    logits = torch.cat([positive, _product(u, _unit(queue))], dim=1)  # (B, 1 + K)
+    first = torch.zeros(len(q), dtype=torch.long, device=q.device)
+    return _handicapped_cross_entropy(logits, first, margin / temperature)
+
+
 def supcon(
     z: Float[Tensor, "N d"], y: Int[Tensor, "N"], *, temperature: float
 ) -> Float[Tensor, ""]:
@@ -157,8 +264,8 @@ def angular_margin(
     Args:
         h_i, h_j: representations of the two views, any norm; row b of both belongs to clip b.
         margin: m in radians, between 0 and pi; 0.5 (28.6 degrees) in the authors' code.
-        reduction: w_+ and w_-. "paper_code": 2B / 25 and 2B(2B - 2) / 25, the authors' sum, whose
-            balance moves with B. "paper_scaled": the same at B = 128 for every B, 10.24 and
+        reduction: `w_+` and `w_-`. "paper_code": 2B / 25 and 2B(2B - 2) / 25, the authors' sum,
+            whose balance moves with B. "paper_scaled": the same at B = 128 for every B, 10.24 and
             2600.96. "mean": 1 and 1.
 
     Returns:
@@ -315,6 +422,13 @@ def _product(u: Float[Tensor, "N d"], v: Float[Tensor, "M d"]) -> Float[Tensor, 
         return u @ v.T
 
 
+def _handicapped_cross_entropy(
+    logits: Float[Tensor, "N M"], right: Int[Tensor, "N"], handicap: float
+) -> Float[Tensor, ""]:
+    logits[torch.arange(len(right), device=right.device), right] -= handicap
+    return F.cross_entropy(logits, right)
+
+
 def _angles(u: Float[Tensor, "N d"], v: Float[Tensor, "N d"]) -> Float[Tensor, "N"]:
     chord, cochord = torch.linalg.vector_norm(u - v, dim=1), torch.linalg.vector_norm(u + v, dim=1)
     return 2 * torch.atan2(chord, cochord)
@@ -352,6 +466,7 @@ def _check_options(
     *,
     temperature: float = 0.2,
     margin: float = 0.5,
+    additive: float = 0.1,
     alpha: float = 0.3,
     reduction: str = "paper_scaled",
 ) -> None:
@@ -359,6 +474,11 @@ def _check_options(
         raise ValueError(f"temperature must be > 0, got {temperature}; the paper's is 0.2")
     if not 0 < margin < math.pi:
         raise ValueError(f"margin must lie in (0, pi) radians, got {margin}; the paper's is 0.5")
+    if not 0 <= additive < 2:
+        raise ValueError(
+            f"an additive margin must lie in [0, 2), got {additive}: it is a difference of "
+            f"cosines, not an angle; 0.1 in the authors' code"
+        )
     if not 0 <= alpha <= 1:
         raise ValueError(f"alpha must lie in [0, 1], got {alpha}; 1 is the first term alone")
     if reduction not in REDUCTIONS:

@@ -1,4 +1,5 @@
-"""Numbers from arrays: how often a guess is right, and how representations lie on the sphere.
+"""Numbers from arrays: how often a guess is right, whether a threshold tells two kinds of pairs
+apart, and how representations lie on the sphere.
 
 The geometry divides every row by its norm itself, computes in float64 and gives no gradient. A row
 of zeros has no direction: it stays at the centre of the sphere, at a cosine of 0 with every row
@@ -11,7 +12,7 @@ import math
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 # `uniformity` takes as many rows at a time as make this number of pairs: arrays of 8 MiB, which a
@@ -107,6 +108,109 @@ def patch_weighted_accuracy(
             f"got {int(patches.sum())} in all over {len(patches)} clips"
         )
     return ((guess == y) * patches).sum().double() / patches.sum()
+
+
+def error_rates(
+    scores: Float[Tensor, " N"], same: Bool[Tensor, " N"]
+) -> tuple[Float[Tensor, " R"], Float[Tensor, " R"], Float[Tensor, " R"]]:
+    """Both errors of saying "same" wherever a score reaches a threshold, for every threshold.
+
+    Args:
+        scores: of pairs (trials), larger where the two are more alike; only their order counts.
+        same: whether the two belong together, to one speaker or one class.
+
+    Returns:
+        Thresholds from infinity down over the R - 1 different scores; the share of the same pairs
+        below each (misses, from 1 to 0); the share of the different pairs at or above it (false
+        alarms, from 0 to 1). Shares in float64; equal scores are one threshold.
+
+    Raises:
+        ValueError: lengths that differ, a score that is nan, or only one kind of pairs.
+    """
+    if scores.ndim != 1 or scores.shape != same.shape:
+        raise ValueError(
+            f"need one score and one answer for each pair, got {tuple(scores.shape)} and "
+            f"{tuple(same.shape)}"
+        )
+    if not 0 < same.sum() < len(same) or scores.isnan().any():
+        raise ValueError(
+            f"need same and different pairs, all with a score, got {int(same.sum())} same of "
+            f"{len(same)} and {int(scores.isnan().sum())} nan"
+        )
+    values, kind = scores.detach().unique(return_inverse=True)  # ascending
+    same_at = kind[same].bincount(minlength=len(values)).flip(0)
+    every = kind.bincount(minlength=len(values)).flip(0)
+    accepted, alarms = same_at.cumsum(0), (every - same_at).cumsum(0)
+    nothing = accepted.new_zeros(1)
+    miss = (accepted[-1] - torch.cat([nothing, accepted])).double() / accepted[-1]
+    false_alarm = torch.cat([nothing, alarms]).double() / alarms[-1]
+    return torch.cat([values.new_full((1,), torch.inf), values.flip(0)]), miss, false_alarm
+
+
+def equal_error_rate(scores: Float[Tensor, " N"], same: Bool[Tensor, " N"]) -> Float[Tensor, ""]:
+    r"""Error of the threshold at which misses and false alarms are equally frequent.
+
+    .. math:: \mathrm{EER} = P_{miss}(t) = P_{fa}(t)
+
+    Source: the usual measure of speaker verification. Between two neighbouring scores the two rates
+    jump; we take the point where the straight line between them, on the ROC, crosses P_miss = P_fa.
+    Others take the larger of the two rates, or their mean, at one score; the more scores are equal,
+    the more that differs from this.
+
+    Args:
+        scores, same: as in `error_rates`.
+
+    Returns:
+        Fraction between 0 and 1; 0 when every same pair scores above every different one, 0.5
+        when scores say nothing, all equal ones too.
+
+    Raises:
+        ValueError: as `error_rates` does.
+    """
+    _, miss, false_alarm = error_rates(scores, same)
+    gap = miss - false_alarm  # falls from 1 to -1
+    after = int((gap <= 0).int().argmax())
+    before = after - 1
+    share = gap[before] / (gap[before] - gap[after])
+    return false_alarm[before] + share * (false_alarm[after] - false_alarm[before])
+
+
+def min_dcf(
+    scores: Float[Tensor, " N"],
+    same: Bool[Tensor, " N"],
+    *,
+    prior: float = 0.01,
+    cost_miss: float = 1.0,
+    cost_false_alarm: float = 1.0,
+) -> Float[Tensor, ""]:
+    r"""Smallest detection cost that any threshold reaches, over that of not listening at all.
+
+    .. math:: \min_t \frac{c_m \pi P_{miss}(t) + c_f (1 - \pi) P_{fa}(t)}
+              {\min(c_m \pi, c_f (1 - \pi))}
+
+    Source: the detection cost function of the NIST speaker recognition evaluations, normalised by
+    the better of always "different" and always "same".
+
+    Args:
+        scores, same: as in `error_rates`.
+        prior: pi, how often a pair is the same where the system is to be used, 0 to 1, exclusive;
+            not how often it is here.
+        cost_miss, cost_false_alarm: c_m and c_f, > 0.
+
+    Returns:
+        Between 0 and 1; 0 when some threshold makes no error, 1 when none is better than not
+        listening. At the prior of 0.01 a false alarm weighs 99 times a miss.
+
+    Raises:
+        ValueError: a prior or a cost out of range, or as `error_rates` does.
+    """
+    if not 0 < prior < 1 or not cost_miss > 0 or not cost_false_alarm > 0:
+        raise ValueError(
+            f"need 0 < prior < 1 and costs > 0, got {prior}, {cost_miss} and {cost_false_alarm}"
+        )
+    _, miss, false_alarm = error_rates(scores, same)
+    never, always = cost_miss * prior, cost_false_alarm * (1 - prior)
+    return (never * miss + always * false_alarm).min() / min(never, always)
 
 
 @torch.no_grad()

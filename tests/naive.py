@@ -6,6 +6,7 @@ measures of guesses and of geometry, and the exact distributions behind resampli
 """
 
 import itertools
+from fractions import Fraction
 
 import torch
 
@@ -37,6 +38,41 @@ def one_way(z_a, z_b, tau):
     for n in range(len(z_a)):
         candidates = sum(torch.exp(sim(z_a[n], z_b[k]) / tau) for k in range(len(z_b)))
         losses.append(-torch.log(torch.exp(sim(z_a[n], z_b[n]) / tau) / candidates))
+    return sum(losses) / len(losses)
+
+
+def margin_softmax(positive, negatives, m, tau):
+    """CosFace's logits: the margin is taken from the right cosine alone."""
+    right = torch.exp((positive - m) / tau)
+    return -torch.log(right / (right + sum(torch.exp(s / tau) for s in negatives)))
+
+
+def additive(z_a, z_b, m, tau):
+    """NT-Xent-AM: the 2N views as anchors, 2N - 2 negatives for each."""
+    z, clip = stacked(z_a, z_b)
+    losses = []
+    for i in range(len(z)):
+        positive = [sim(z[i], z[k]) for k in range(len(z)) if k != i and clip[k] == clip[i]]
+        negatives = [sim(z[i], z[k]) for k in range(len(z)) if clip[k] != clip[i]]
+        losses.append(margin_softmax(*positive, negatives, m, tau))
+    return sum(losses) / len(losses)
+
+
+def additive_one_way(z_a, z_b, m, tau):
+    """The same with anchors in view a, and N - 1 negatives in view b."""
+    losses = []
+    for n in range(len(z_a)):
+        negatives = [sim(z_a[n], z_b[k]) for k in range(len(z_b)) if k != n]
+        losses.append(margin_softmax(sim(z_a[n], z_b[n]), negatives, m, tau))
+    return sum(losses) / len(losses)
+
+
+def queued(q, k, queue, m, tau):
+    """MoCo: He et al. 2020, eq. 1, and a margin."""
+    losses = []
+    for n in range(len(q)):
+        negatives = [sim(q[n], row) for row in queue]
+        losses.append(margin_softmax(sim(q[n], k[n]), negatives, m, tau))
     return sum(losses) / len(losses)
 
 
@@ -94,6 +130,30 @@ def patch_weighted(guess, y, patches):
     """Every patch of a clip is as right as the clip."""
     right = [g == c for g, c, n in zip(guess, y, patches, strict=True) for _ in range(n)]
     return sum(right) / len(right)
+
+
+def both_errors(scores, same, threshold):
+    """Share of the same pairs below a threshold, and of the different ones that reach it."""
+    together = [s for s, yes in zip(scores, same, strict=True) if yes]
+    apart = [s for s, yes in zip(scores, same, strict=True) if not yes]
+    misses, alarms = sum(s < threshold for s in together), sum(s >= threshold for s in apart)
+    return Fraction(misses, len(together)), Fraction(alarms, len(apart))
+
+
+def equal_error(scores, same):
+    """Where a line between the errors of two neighbouring thresholds meets miss = false alarm."""
+    steps = [both_errors(scores, same, t) for t in [float("inf"), *sorted(set(scores))[::-1]]]
+    for (m, f), (m_next, f_next) in itertools.pairwise(steps):
+        if m_next <= f_next:
+            return f + (m - f) / ((m - f) - (m_next - f_next)) * (f_next - f)
+
+
+def smallest_cost(scores, same, prior, cost_miss, cost_false_alarm):
+    costs = []
+    for threshold in [float("inf"), *scores]:
+        miss, alarm = both_errors(scores, same, threshold)
+        costs.append(cost_miss * prior * miss + cost_false_alarm * (1 - prior) * alarm)
+    return min(costs) / min(cost_miss * prior, cost_false_alarm * (1 - prior))
 
 
 def unit(v):

@@ -13,8 +13,11 @@ from acl_lib.losses import (
     acl,
     angular_margin,
     nt_xent,
+    nt_xent_additive,
+    nt_xent_additive_one_way,
     nt_xent_one_way,
     pair_angles,
+    queue_nt_xent,
     supcon,
     supervised_acl,
     supervised_angular_margin,
@@ -61,6 +64,33 @@ def test_contrastive_losses_are_their_equations(ours, loops, temperature):
         lambda a, b: loops(a, b, temperature),
         gaussian(5, 4),
         gaussian(5, 4, seed=1),
+    )
+
+
+@pytest.mark.parametrize("temperature", [0.03, 0.2])
+@pytest.mark.parametrize("margin", [0.0, 0.1, 0.5])
+@pytest.mark.parametrize(
+    "ours, loops",
+    [(nt_xent_additive, naive.additive), (nt_xent_additive_one_way, naive.additive_one_way)],
+)
+def test_additive_margins_are_their_equations(ours, loops, margin, temperature):
+    assert_same(
+        lambda a, b: ours(a, b, temperature=temperature, margin=margin),
+        lambda a, b: loops(a, b, margin, temperature),
+        gaussian(5, 4),
+        gaussian(5, 4, seed=1),
+    )
+
+
+@pytest.mark.parametrize("margin", [0.0, 0.1])
+@pytest.mark.parametrize("clips, keys", [(5, 7), (1, 3), (4, 1)])
+def test_a_queue_gives_the_negatives_of_its_equation(clips, keys, margin):
+    assert_same(
+        lambda q, k, queue: queue_nt_xent(q, k, queue, temperature=0.2, margin=margin),
+        lambda q, k, queue: naive.queued(q, k, queue, margin, 0.2),
+        gaussian(clips, 4),
+        gaussian(clips, 4, seed=1),
+        gaussian(keys, 4, seed=2),
     )
 
 
@@ -147,6 +177,17 @@ def test_nt_xent_equals_lightly_and_pytorch_metric_learning(temperature):
         torch.testing.assert_close(gradients, expected_gradients, rtol=0, atol=1e-10)
 
 
+def test_a_queue_costs_what_lightlys_memory_bank_does():
+    """lightly puts the keys into its bank after the loss as well."""
+    lightly = pytest.importorskip("lightly.loss")
+    theirs = lightly.NTXentLoss(temperature=0.2, memory_bank_size=(64, 16))
+    q, k = (gaussian(8, 16, seed=seed, dtype=torch.float32) for seed in (0, 1))
+    theirs(q, k)  # the first call makes the bank
+    queue = theirs.memory_bank.bank.clone()
+    value = queue_nt_xent(q, k, queue, temperature=0.2)
+    torch.testing.assert_close(value, theirs(q.requires_grad_(), k), rtol=1e-6, atol=1e-6)
+
+
 def test_supcon_equals_pytorch_metric_learning():
     pml = pytest.importorskip("pytorch_metric_learning.losses")
     z, y = gaussian(40, 16), torch.arange(40) % 7
@@ -167,6 +208,75 @@ def test_indistinguishable_views_cost_the_logarithm_of_the_choices(degrees):
     assert nt_xent(z, z, temperature=0.2).item() == pytest.approx(math.log(5))
     assert nt_xent_one_way(z, z, temperature=0.2).item() == pytest.approx(math.log(3))
     assert supcon(z, torch.tensor([1, 1, 0]), temperature=0.2).item() == pytest.approx(math.log(2))
+
+
+@pytest.mark.parametrize("margin", [0.0, 0.1, 0.5])
+@pytest.mark.parametrize("temperature", [0.03, 0.2])
+def test_a_margin_multiplies_every_negative(margin, temperature):
+    """Equal cosines leave 1 against so many negatives, each exp(m / tau) strong."""
+    options = {"temperature": temperature, "margin": margin}
+    alike, more = on_circle(73, 73, 73), on_circle(73, 73, 73, 73, 73)
+    times = math.exp(margin / temperature)
+    for value, negatives in (
+        (nt_xent_additive(alike, alike, **options), 4),
+        (nt_xent_additive_one_way(alike, alike, **options), 2),
+        (queue_nt_xent(alike, alike, more, **options), 5),
+    ):
+        assert value.item() == pytest.approx(math.log1p(negatives * times))
+
+
+def test_a_margin_of_tau_log_3_is_every_negative_three_times():
+    q, k, queue = (gaussian(6, 4, seed=seed) for seed in (0, 1, 2))
+    margin = queue_nt_xent(q, k, queue, temperature=0.2, margin=0.2 * math.log(3))
+    copies = queue_nt_xent(q, k, queue.repeat(3, 1), temperature=0.2)
+    torch.testing.assert_close(margin, copies, rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("apart", [30, 90, 180])
+def test_two_clips_at_an_angle_with_a_margin(apart):
+    z = on_circle(0, apart)
+    gap = (math.cos(apart * degree) - 1 + 0.1) / 0.2
+    options = {"temperature": 0.2, "margin": 0.1}
+    both = nt_xent_additive(z, z, **options).item()
+    assert both == pytest.approx(math.log1p(2 * math.exp(gap)))
+    one_way = nt_xent_additive_one_way(z, z, **options).item()
+    queued = queue_nt_xent(z, z, z.flip(0)[:1], **options).item()  # query 2 meets itself
+    assert one_way == pytest.approx(math.log1p(math.exp(gap)))
+    itself = math.log1p(math.exp(0.1 / 0.2))
+    assert queued == pytest.approx((math.log1p(math.exp(gap)) + itself) / 2)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_without_a_margin_they_are_the_losses_known_bit_for_bit(dtype):
+    z_i, z_j = gaussian(6, 4, dtype=dtype), gaussian(6, 4, seed=1, dtype=dtype)
+    soft = {"temperature": 0.2}
+    for ours, known in ((nt_xent_additive, nt_xent), (nt_xent_additive_one_way, nt_xent_one_way)):
+        got = value_and_gradients(lambda a, b, f=ours: f(a, b, margin=0.0, **soft), z_i, z_j)
+        wanted = value_and_gradients(lambda a, b, f=known: f(a, b, **soft), z_i, z_j)
+        assert torch.equal(got[0], wanted[0])
+        assert all(torch.equal(g, w) for g, w in zip(got[1], wanted[1], strict=True))
+
+
+def test_a_queue_of_the_other_keys_is_one_way_for_that_query():
+    z_i, z_j = gaussian(5, 4), gaussian(5, 4, seed=1)
+    each = [
+        queue_nt_xent(
+            z_i[b : b + 1],
+            z_j[b : b + 1],
+            z_j[torch.arange(5) != b],
+            temperature=0.2,
+            margin=0.1,
+        )
+        for b in range(5)
+    ]
+    one_way = nt_xent_additive_one_way(z_i, z_j, temperature=0.2, margin=0.1)
+    torch.testing.assert_close(torch.stack(each).mean(), one_way, rtol=1e-12, atol=0)
+
+
+def test_keys_without_gradient_leave_the_encoder_of_the_queries_alone_to_learn():
+    q, k, queue = gaussian(4, 3).requires_grad_(), gaussian(4, 3, seed=1), gaussian(9, 3, seed=2)
+    queue_nt_xent(q, k, queue, temperature=0.2).backward()
+    assert q.grad.isfinite().all() and q.grad.any()
 
 
 @pytest.mark.parametrize("apart", [30, 90, 180])
@@ -287,6 +397,13 @@ ALL = {
     "pair_angles": lambda a, b: pair_angles(a, b).square().sum(),
     "nt_xent": lambda a, b: nt_xent(a, b, temperature=0.01),
     "nt_xent_one_way": lambda a, b: nt_xent_one_way(a, b, temperature=0.01),
+    "nt_xent_additive": lambda a, b: nt_xent_additive(a, b, temperature=0.03, margin=0.1),
+    "nt_xent_additive_one_way": lambda a, b: nt_xent_additive_one_way(
+        a, b, temperature=0.03, margin=0.1
+    ),
+    "queue_nt_xent": lambda a, b: queue_nt_xent(
+        a, b, torch.cat([b.flip(0), a]), temperature=0.03, margin=0.1
+    ),
     "supcon": lambda a, b: supcon(torch.cat([a, b]), torch.arange(16) % 5, temperature=0.01),
     "angular_margin": lambda a, b: angular_margin(a, b),
     "angular_margin, wide": lambda a, b: angular_margin(a, b, margin=3.14159),
@@ -397,6 +514,11 @@ def symmetric_losses(z_i, z_j):
         [
             nt_xent(z_i, z_j, temperature=0.2),
             nt_xent_one_way(z_i, z_j, temperature=0.2) + nt_xent_one_way(z_j, z_i, temperature=0.2),
+            nt_xent_additive(z_i, z_j, temperature=0.2, margin=0.1),
+            nt_xent_additive_one_way(z_i, z_j, temperature=0.2, margin=0.1)
+            + nt_xent_additive_one_way(z_j, z_i, temperature=0.2, margin=0.1),
+            queue_nt_xent(z_i, z_j, torch.cat([z_i, z_j]), temperature=0.2, margin=0.1)
+            + queue_nt_xent(z_j, z_i, torch.cat([z_i, z_j]), temperature=0.2, margin=0.1),
             angular_margin(z_i, z_j, margin=1.0),
             acl(z_i, z_j, z_i, z_j, alpha=0.3, temperature=0.2, margin=1.0),
         ]
@@ -440,6 +562,9 @@ def test_supervised_losses_see_which_labels_agree_and_nothing_else(seed, rows, c
 def test_losses_are_never_negative(seed, temperature, margin):
     x_i, x_j = (gaussian(4, 3, seed=seed + k, dtype=torch.float32) for k in (0, 1))
     assert nt_xent(x_i, x_j, temperature=temperature) >= 0
+    more = nt_xent_additive(x_i, x_j, temperature=temperature, margin=margin / 3)
+    assert more >= nt_xent(x_i, x_j, temperature=temperature)  # a margin makes it dearer
+    assert queue_nt_xent(x_i, x_j, x_i, temperature=temperature, margin=margin / 3) >= 0
     assert angular_margin(x_i, x_j, margin=margin) >= 0
 
 
@@ -470,6 +595,17 @@ y = torch.arange(4)
         (lambda: nt_xent(z, z, temperature=math.nan), "nan"),
         (lambda: nt_xent_one_way(z, z, temperature=-0.2), "-0.2"),
         (lambda: supcon(z, y, temperature=0.0), "0.0"),
+        (lambda: nt_xent_additive(z, z, temperature=0.0, margin=0.1), "0.0"),
+        (lambda: nt_xent_additive(z, z, temperature=0.2, margin=-0.1), "-0.1"),
+        (lambda: nt_xent_additive(z, z, temperature=0.2, margin=28.6), "28.6.*not an angle"),
+        (lambda: nt_xent_additive(z, z[:3], temperature=0.2, margin=0.1), r"\(3, 3\)"),
+        (lambda: nt_xent_additive(z[:1], z[:1], temperature=0.2, margin=0.1), "got 1"),
+        (lambda: nt_xent_additive_one_way(z[:1], z[:1], temperature=0.2, margin=0.1), "got 1"),
+        (lambda: nt_xent_additive_one_way(z, z, temperature=0.2, margin=math.nan), "nan"),
+        (lambda: queue_nt_xent(z, z, z[:0], temperature=0.2), r"\(0, 3\)"),
+        (lambda: queue_nt_xent(z, z, z.T, temperature=0.2), r"\(K, 3\).*\(3, 4\)"),
+        (lambda: queue_nt_xent(z, z[:2], z, temperature=0.2), r"\(2, 3\)"),
+        (lambda: queue_nt_xent(z, z, z, temperature=0.2, margin=2.0), "2.0"),
         (lambda: nt_xent(z[:1], z[:1], temperature=0.2), "got 1"),
         (lambda: nt_xent_one_way(z[:1], z[:1], temperature=0.2), "got 1"),
         (lambda: supcon(z[:1], y[:1], temperature=0.2), "got 1"),

@@ -1,4 +1,4 @@
-"""Guesses against scikit-learn, geometry against loops, closed forms and the paper."""
+"""Guesses and trials against scikit-learn, geometry against loops, closed forms and the paper."""
 
 import functools
 import math
@@ -10,7 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.metrics import balanced_accuracy_score, recall_score
+from sklearn.metrics import balanced_accuracy_score, recall_score, roc_curve
 from torch.overrides import TorchFunctionMode
 
 from acl_lib import metrics
@@ -21,6 +21,9 @@ from acl_lib.metrics import (
     between_class_cosine,
     class_gap,
     effective_rank,
+    equal_error_rate,
+    error_rates,
+    min_dcf,
     patch_weighted_accuracy,
     per_class_accuracy,
     tolerance,
@@ -128,6 +131,133 @@ def test_five_clips_of_30_s_are_worth_the_papers_gain():
 def test_wrong_guesses_are_told(unchecked, call, told):
     with pytest.raises(ValueError, match=told):
         call(torch.arange(3))
+
+
+# --- verification
+
+trial_lists = st.lists(
+    st.tuples(st.integers(-4, 4), st.booleans()), min_size=2, max_size=30
+).filter(lambda trials: len({same for _, same in trials}) == 2)
+
+
+def pairs(trials):
+    scores, same = zip(*trials, strict=True)
+    return torch.tensor(scores, dtype=torch.float64), torch.tensor(same)
+
+
+@settings(deadline=None, max_examples=100)
+@given(trial_lists, st.sampled_from([(0.01, 1.0, 1.0), (0.5, 1.0, 1.0), (0.05, 10.0, 1.0)]))
+def test_verification_is_what_a_scan_over_all_thresholds_says(trials, costs):
+    """Few different scores, so that many are equal; fractions, so that the scan is exact."""
+    scores, same = pairs(trials)
+    expected = float(naive.equal_error(scores.tolist(), same.tolist()))
+    assert equal_error_rate(scores, same).item() == pytest.approx(expected, abs=1e-14)
+    names = dict(zip(("prior", "cost_miss", "cost_false_alarm"), costs, strict=True))
+    expected = naive.smallest_cost(scores.tolist(), same.tolist(), *costs)
+    assert min_dcf(scores, same, **names).item() == pytest.approx(float(expected), abs=1e-12)
+    for threshold, miss, alarm in zip(*error_rates(scores, same), strict=True):
+        exact = naive.both_errors(scores.tolist(), same.tolist(), threshold.item())
+        assert (miss.item(), alarm.item()) == pytest.approx(tuple(map(float, exact)))
+
+
+@settings(deadline=None, max_examples=50)
+@given(trial_lists)
+def test_error_rates_are_the_corners_of_scikit_learns_roc(trials):
+    scores, same = pairs(trials)
+    false_alarm, hit, threshold = roc_curve(same, scores, drop_intermediate=False)
+    for ours, theirs in zip(
+        error_rates(scores, same), (threshold, 1 - hit, false_alarm), strict=True
+    ):
+        assert ours.tolist() == pytest.approx(theirs.tolist(), abs=1e-14)
+
+
+@settings(deadline=None, max_examples=50)
+@given(trial_lists)
+def test_the_two_kinds_of_pairs_can_trade_places(trials):
+    scores, same = pairs(trials)
+    swapped = equal_error_rate(-scores, ~same).item()
+    assert equal_error_rate(scores, same).item() == pytest.approx(swapped, abs=1e-14)
+    turned = equal_error_rate(-scores, same).item()  # an error above a half is a sign turned round
+    assert equal_error_rate(scores, same).item() + turned == pytest.approx(1, abs=1e-14)
+
+
+@pytest.mark.parametrize(
+    ("together", "apart", "expected"),
+    [
+        ([0.9, 0.8], [0.1, 0.2, 0.3], 0),
+        ([0.1, 0.2], [0.8, 0.9], 1),
+        ([0.5, 0.5, 0.5], [0.5], 1 / 2),  # all equal: a coin
+        ([0.9, 0.4], [0.6, 0.1], 1 / 2),
+        ([0.9, 0.8, 0.7, 0.3], [0.6, 0.2, 0.1, 0.0], 1 / 4),
+        ([0.9, 0.3], [0.6, 0.2, 0.1], 1 / 3),  # one half is missed, no score has one half alarmed
+        ([0.9, 0.5], [0.5, 0.1], 1 / 4),  # the tie lets half of the one and half of the other in
+    ],
+)
+def test_equal_error_rates_by_hand(together, apart, expected):
+    scores = torch.tensor([*together, *apart])
+    same = torch.arange(len(scores)) < len(together)
+    assert equal_error_rate(scores, same).item() == pytest.approx(expected, abs=1e-15)
+    order = torch.randperm(len(scores), generator=torch.Generator().manual_seed(0))
+    assert equal_error_rate(scores[order] * 7 - 3, same[order]).item() == pytest.approx(expected)
+
+
+def test_the_cost_of_not_listening_is_1_and_a_false_alarm_weighs_99_misses():
+    same = torch.arange(200) < 100
+    assert min_dcf(torch.zeros(200), same).item() == 1
+    assert min_dcf(same.double(), same).item() == 0
+    one_alarm = same.double()
+    one_alarm[150] = 2  # above every same pair
+    assert min_dcf(one_alarm, same).item() == pytest.approx(99 / 100)
+    one_miss = same.double()
+    one_miss[0] = -1
+    assert min_dcf(one_miss, same).item() == pytest.approx(1 / 100)
+
+
+def test_scores_of_two_bell_curves_have_the_error_of_their_overlap():
+    """Means two standard deviations apart: the threshold half-way errs on Phi(-1) of either."""
+    generator = torch.Generator().manual_seed(0)
+    same = torch.arange(400_000) < 100_000
+    scores = torch.randn(400_000, generator=generator) + 2 * same
+    expected = torch.special.ndtr(torch.tensor(-1.0)).item()
+    assert equal_error_rate(scores, same).item() == pytest.approx(expected, abs=3e-3)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_rates_are_exact_whatever_the_type_and_the_device(device):
+    scores = torch.linspace(0, 1, 21).half().to(device).requires_grad_()
+    same = torch.arange(21, device=device) % 3 == 0
+    expected = float(naive.equal_error(scores.tolist(), same.tolist()))
+    got = equal_error_rate(scores, same)
+    assert got.dtype == torch.float64 and got.device.type == device and not got.requires_grad
+    assert got.item() == pytest.approx(expected, abs=1e-15)
+
+
+def test_torchmetrics_takes_the_mean_at_the_nearest_threshold():
+    """So that its error and ours differ by less than the step between two thresholds."""
+    classification = pytest.importorskip("torchmetrics.functional.classification")
+    generator = torch.Generator().manual_seed(3)
+    same = torch.arange(60) < 20
+    scores = torch.rand(60, generator=generator) + 0.4 * same
+    theirs = classification.binary_eer(scores / 2, same.long()).item()
+    assert equal_error_rate(scores, same).item() == pytest.approx(theirs, abs=1 / 20)
+
+
+@pytest.mark.parametrize(
+    ("call", "told"),
+    [
+        (lambda s, y: equal_error_rate(s[:2], y), r"\(2,\) and \(3,\)"),
+        (lambda s, y: equal_error_rate(s, y | True), "3 same of 3"),
+        (lambda s, y: min_dcf(s, y & False), "0 same of 3"),
+        (lambda s, y: error_rates(s[:0], y[:0]), "0 same of 0"),
+        (lambda s, y: error_rates(s / 0, y), "1 nan"),  # 0 / 0
+        (lambda s, y: min_dcf(s, y, prior=1.0), "got 1.0"),
+        (lambda s, y: min_dcf(s, y, cost_miss=0.0), "got 0.01, 0.0"),
+        (lambda s, y: min_dcf(s, y, cost_false_alarm=-1.0), "-1.0"),
+    ],
+)
+def test_trials_that_cannot_be_judged_are_told(unchecked, call, told):
+    with pytest.raises(ValueError, match=told):
+        call(torch.arange(3.0), torch.tensor([True, False, True]))
 
 
 # --- geometry

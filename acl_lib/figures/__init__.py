@@ -14,6 +14,7 @@ from .sound import (
 )
 from .sphere import angles, circle_paths, cosines, geometry, maps, on_circle, pair_forces, spreads
 from .style import COLOURS, SECONDS
+from .verification import trial_scores
 
 __all__ = [
     "COLOURS",
@@ -41,6 +42,7 @@ __all__ = [
     "seeds",
     "side_by_side",
     "spreads",
+    "trial_scores",
     "two_spaces",
     "waveforms",
 ]

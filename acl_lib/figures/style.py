@@ -20,4 +20,5 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def open_axis(axis: Axes) -> None:
+    """Take the frame away above and on the right."""
     axis.spines[["top", "right"]].set_visible(False)
