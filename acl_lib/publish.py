@@ -33,7 +33,9 @@ SOURCES = ROOT / "notebooks"
 COPIES = ROOT / "book" / "notebooks"
 RESULTS = ROOT / "book" / "results"
 CONFIG = ROOT / "_config.yml"
-MATHJAX = ROOT / "book" / "static" / "vendor" / "mathjax" / "tex-svg.js"
+VENDOR = ROOT / "book" / "static" / "vendor"
+MATHJAX = VENDOR / "mathjax" / "tex-svg.js"
+WELCOME = VENDOR / "welcome.html"
 
 
 COLAB = """\
@@ -195,6 +197,24 @@ def copy_mathjax() -> None:
         os.replace(part, MATHJAX)
 
 
+def draw_welcome(code: str) -> None:
+    """Put the moving picture of the welcome page among the book's files, if its code has changed.
+
+    Args:
+        code: `code_digest()`, by which the next build knows the picture again.
+    """
+    stamp = f"<!-- {code} -->\n"
+    if WELCOME.exists() and WELCOME.read_text(encoding="utf-8").startswith(stamp):
+        return
+    from . import explorers  # it imports torch
+
+    picture = explorers.circle(alpha=0.3, play=True, small=True).data
+    WELCOME.parent.mkdir(parents=True, exist_ok=True)
+    part = WELCOME.with_suffix(".part")
+    part.write_text(stamp + picture, encoding="utf-8")
+    os.replace(part, WELCOME)
+
+
 def check(corpus: str, profile: str) -> None:
     """Refuse a name that would only fail inside a notebook.
 
@@ -224,6 +244,7 @@ def setup(app) -> dict:
 
 
 def main(argv: list[str] | None = None) -> int:
+    """Execute what is not current; the number that the process ends with."""
     parser = argparse.ArgumentParser(
         prog="python -m acl_lib.publish",
         description=__doc__,
@@ -263,6 +284,7 @@ def main(argv: list[str] | None = None) -> int:
         return 2
 
     os.environ["ACL_PUBLISH"] = "1"  # kernels inherit it: pictures of sliders instead of sliders
+    draw_welcome(code)
     bar = tqdm(todo, desc="Book", unit="notebook", disable=None, leave=False)
     for i, (path, copy, values, stamp) in enumerate(bar, 1):
         given = "".join(f", {k} {v}" for k, v in values.items())

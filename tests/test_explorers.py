@@ -156,6 +156,15 @@ def test_a_page_needs_nothing_from_elsewhere(printed, make):
     assert html.count("</script>") == 1
 
 
+def test_a_circle_can_play_by_itself_and_be_the_picture_alone(printed):
+    states = [
+        json.loads(re.search(r"pageModel\((\{.*?\})\)", html.data)[1])
+        for html in (explorers.circle(), explorers.circle(play=True, small=True))
+    ]
+    assert [(s["play"], s["small"]) for s in states] == [(False, False), (True, True)]
+    assert {**states[0], "play": True, "small": True} == states[1]
+
+
 def test_frames_stand_in_for_sliders_where_the_book_is_printed(printed):
     calls = []
 

@@ -18,9 +18,10 @@ TABLE = {
     "experiments": {*LEAVES, "features", "views", "training", "probing", "splits", "records"},
     "sweeps": {"config", "experiments"},
     "published": {"metrics", "statistics", "models", "probing"},
-    "publish": {"config", "datasets"},
+    "publish": {"config", "datasets", "explorers"},
+    "reference": set(),
 }
-TABLE["explorers"] = set(TABLE) - {"__init__"}
+TABLE["explorers"] = set(TABLE) - {"__init__", "publish", "reference"}
 TABLE["__main__"] = set(TABLE) - {"__init__"}
 SLOW = {"librosa", "umap"}  # their first import compiles for 10 s and more
 

@@ -29,9 +29,12 @@ def project(tmp_path, monkeypatch):
     monkeypatch.setattr(publish, "SOURCES", tmp_path / "notebooks")
     monkeypatch.setattr(publish, "COPIES", tmp_path / "book" / "notebooks")
     monkeypatch.setattr(publish, "MATHJAX", tmp_path / "book" / "vendor" / "tex-svg.js")
+    monkeypatch.setattr(publish, "WELCOME", tmp_path / "book" / "vendor" / "welcome.html")
     monkeypatch.setattr(publish, "code_digest", lambda: "code")
     monkeypatch.setenv("ACL_PUBLISH", "")  # publish sets it; it goes back after the test
     publish.SOURCES.mkdir()
+    publish.WELCOME.parent.mkdir(parents=True)
+    publish.WELCOME.write_text("<!-- code -->\n")  # current: drawing it takes a second
 
     def write(name, nb):
         nbformat.write(nb, publish.SOURCES / f"{name}.ipynb")
@@ -150,6 +153,18 @@ def test_a_failing_cell_is_named_and_nothing_finished_is_lost(project, capsys):
     assert publish.main([]) == 0
     assert "1 executed, 1 current" in capsys.readouterr().out
     assert not running.exists()
+
+
+def test_the_moving_picture_is_drawn_again_when_its_code_has_changed(project, monkeypatch):
+    publish.draw_welcome("code")
+    assert publish.WELCOME.read_text() == "<!-- code -->\n"
+    monkeypatch.setenv("ACL_PUBLISH", "1")
+    publish.draw_welcome("new code")
+    text = publish.WELCOME.read_text(encoding="utf-8")
+    assert text.startswith("<!-- new code -->\n")
+    assert '"play": true' in text
+    assert text.count('<img alt="') == 1  # for a reader without scripts
+    assert list(publish.WELCOME.parent.glob("*.part")) == []
 
 
 def test_copies_of_removed_notebooks_go(project):

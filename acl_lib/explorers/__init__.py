@@ -1,8 +1,8 @@
 """What a reader can drag: one ES module each, live in JupyterLab, inlined in the printed page.
 
-circle(alpha=0.3)                    # points on the circle or sphere under the gradient of ACL
-penalty(temperature=0.2)             # what each negative gets, against its cosine
-explore(draw, alpha=[0, 0.5, 1])     # sliders over a figure that a notebook draws itself
+    circle(alpha=0.3)                    # points on the circle or sphere under the gradient of ACL
+    penalty(temperature=0.2)             # what each negative gets, against its cosine
+    explore(draw, alpha=[0, 0.5, 1])     # sliders over a figure that a notebook draws itself
 
 In JupyterLab `circle` and `penalty` are widgets (anywidget) whose values are traits: `w.alpha`
 reads what the slider says, `w.alpha = 1` moves it. In the book the same text runs in the page,
@@ -58,6 +58,8 @@ def circle(
     quarter: bool = False,
     compare: bool = True,
     reduction: str = "mean",
+    play: bool = False,
+    small: bool = False,
 ):
     """Two views of each clip as points that the gradient of ACL moves, or the reader's hand.
 
@@ -69,6 +71,9 @@ def circle(
         sphere: points on the sphere instead of the circle.
         quarter: no negative coordinates, as behind the encoder's ReLU.
         compare: show alpha = 1 from the same start beside it.
+        play: move by itself once half of it is on the screen; readers who asked their system for
+            less motion see the end at once.
+        small: the picture with the slider of alpha, no other setting and no table.
     """
     state = dict(locals())
 

@@ -30,12 +30,12 @@ export function meanAngle(rows) {
   return ((sum / clips) * 180) / Math.PI;
 }
 
-function panel(title, hooks) {
+function panel(title, hooks, narrow) {
   const svg = make("svg:svg", { role: "group", "aria-label": title });
   const under = make("svg:g"), arrows = make("svg:g", { "aria-hidden": "true" }), points = make("svg:g");
   svg.append(under, arrows, points);
   const caption = make("div", { style: "text-align:center" }, title);
-  const box = make("div", { style: "flex:1 1 16rem;min-width:0" }, caption, svg);
+  const box = make("div", { style: `flex:1 1 ${narrow ? 8 : 16}rem;min-width:0` }, caption, svg);
   let rows = [], turn = { yaw: 0.5, pitch: 0.35 }, size = 300;
 
   const flat = () => rows[0].length === 2;
@@ -80,8 +80,8 @@ function panel(title, hooks) {
       ground.push(make("svg:line", { x1, y1, x2, y2, stroke: COLOURS[labels[b]], "stroke-opacity": 0.6 }));
     }
     under.replaceChildren(...ground);
-    const longest = Math.max(1e-9, ...[...found.pulls, ...found.pushes].map((f) => Math.hypot(...f)));
-    const lines = [];
+    const longest = Math.max(1e-3, ...[...found.pulls, ...found.pushes].map((f) => Math.hypot(...f)));
+    const lines = []; // none for points at rest
     for (const [forces, colour, dash] of [[found.pulls, "var(--ink)", ""], [found.pushes, "#e8a200", "4 2"]]) {
       forces.forEach((f, i) => {
         const length = Math.hypot(...f) / longest;
@@ -155,12 +155,15 @@ function panel(title, hooks) {
 }
 
 function render({ model, el }) {
-  const { root, close } = frame({ model, el }, "Circle explorer", [
+  const small = model.get("small"); // the picture and what moves it, nothing to measure
+  const sliders = [
     { name: "alpha", link: "alpha", label: "α, weight of NT-Xent", min: 0, max: 1, step: 0.05 },
     { name: "temperature", link: "tau", label: "temperature τ", min: 0.03, max: 1, step: 0.01 },
     { name: "margin", link: "m", label: "margin m", min: 0.05, max: 1.5, step: 0.05, unit: " rad" },
     { name: "clips", link: "clips", label: "clips", min: 8, max: 16, step: 4, digits: 0 },
-  ]);
+  ];
+  const { root, close } = frame({ model, el }, "Circle explorer", small ? sliders.slice(0, 1) : sliders);
+  const again = () => { pause(); reset(); };
   const button = (text, act) => {
     const made = make("button", { type: "button" }, text);
     made.addEventListener("click", act);
@@ -173,7 +176,8 @@ function render({ model, el }) {
     return make("label", {}, input, ` ${text}`);
   };
   const play = button("Play", () => (timer ? pause() : run()));
-  const bar = make("div", { class: "bar" }, play, button("Step", () => { pause(); advance(1); }), button("Reset", () => { pause(); reset(); }), button("Swap two clips", swap));
+  const bar = make("div", { class: "bar" }, play, button("Reset", again));
+  if (!small) bar.append(button("Step", () => { pause(); advance(1); }), button("Swap two clips", swap));
   const ticks = make("div", { class: "bar" }, tick("sphere", "sphere (drag to turn)"), tick("quarter", "no negative coordinates (h ≥ 0)"), tick("compare", "α = 1 beside it"));
   const hooks = {
     move(i, point) {
@@ -188,13 +192,15 @@ function render({ model, el }) {
     },
   };
   const sides = [
-    { panel: panel("", hooks), alpha: () => model.get("alpha") },
-    { panel: panel("α = 1: NT-Xent alone", hooks), alpha: () => 1 },
+    { panel: panel("", hooks, small), alpha: () => model.get("alpha") },
+    { panel: panel("α = 1: NT-Xent alone", hooks, small), alpha: () => 1 },
   ];
   const board = make("div", { style: "display:flex;flex-wrap:wrap;gap:.5rem" }, sides[0].panel.box, sides[1].panel.box);
   const key = make("p", {}, "Filled and empty: the two views of a clip. Shapes: classes, which no loss here knows. Solid strokes: pull of NT-Xent; dashed strokes: pull and push of the angular term. The longest stroke is that of the strongest force.");
   const table = make("table"), say = make("p", { "aria-live": "polite" });
-  root.append(bar, ticks, board, table, say, key);
+  if (small) root.style.maxWidth = "36rem";
+  root.append(...(small ? [board, bar, say, key] : [bar, ticks, board, table, say, key]));
+  const [pace, most] = small ? [70, 120] : [30, 300]; // milliseconds of a step; steps at one go
   let timer = null, steps = 0, note = "";
 
   const settings = (side) => ({ alpha: side.alpha(), temperature: model.get("temperature"), margin: model.get("margin"), reduction: model.get("reduction"), quarter: model.get("quarter") });
@@ -220,12 +226,12 @@ function render({ model, el }) {
     paint();
   }
   function run() {
-    if (still()) return advance(300);
+    if (still()) return advance(most);
     play.textContent = "Pause";
     timer = setInterval(() => {
       advance(1);
-      if (steps % 300 === 0) pause();
-    }, 30);
+      if (steps % most === 0) pause();
+    }, pace);
   }
   function pause() {
     clearInterval(timer);
@@ -268,18 +274,24 @@ function render({ model, el }) {
     const told = `${note}Step ${steps}: the two views of a clip are ${meanAngle(sides[0].rows).toFixed(0)} degrees apart on average.`;
     if (!timer) say.textContent = told;
   }
-  const again = () => { pause(); reset(); };
   const redraw = () => paint();
   for (const name of ["clips", "sphere", "quarter"]) model.on(`change:${name}`, again);
   for (const name of ["alpha", "temperature", "margin", "reduction", "compare"]) model.on(`change:${name}`, redraw);
   reset();
+  const screen = new IntersectionObserver(([board]) => {
+    if (!board.isIntersecting) return;
+    screen.disconnect();
+    if (!timer && !steps) run();
+  }, { threshold: 0.5 });
+  if (model.get("play")) screen.observe(board);
   const unwatch = onWidth(board, (width) => {
-    const both = model.get("compare") && width > 560;
+    const both = model.get("compare") && width > (small ? 270 : 560);
     for (const side of sides) side.panel.resize(both ? width / 2 - 8 : Math.min(width, 420));
     paint();
   });
   return () => {
     pause();
+    screen.disconnect();
     unwatch();
     for (const name of ["clips", "sphere", "quarter"]) model.off(`change:${name}`, again);
     for (const name of ["alpha", "temperature", "margin", "reduction", "compare"]) model.off(`change:${name}`, redraw);

@@ -43,9 +43,9 @@ def visit(browser):
     """Opens a page of the book; `page.complaints` collects requests to elsewhere and errors."""
     contexts = []
 
-    def open_page(name, *, scheme="light", width=1280, height=800):
+    def open_page(name, *, scheme="light", width=1280, height=800, **settings):
         size = {"width": width, "height": height}
-        contexts.append(browser.new_context(color_scheme=scheme, viewport=size))
+        contexts.append(browser.new_context(color_scheme=scheme, viewport=size, **settings))
         contexts[-1].set_default_timeout(120_000)  # a busy machine is slow, not wrong
         page = contexts[-1].new_page()
         page.complaints = []
@@ -187,6 +187,28 @@ def test_the_menu_opens_on_a_phone(visit):
 def test_the_first_page_leads_to_the_introduction(visit):
     page = visit("index.html")
     page.wait_for_url("**/intro.html")
+
+
+def test_the_first_picture_moves_by_itself_and_stops(visit):
+    page = visit("intro.html", height=1200)
+    told = page.locator(".acl-x p[aria-live]")
+    assert "Step 0:" in told.inner_text()
+    page.get_by_role("button", name="Pause").click()
+    assert "Step 0:" not in told.inner_text()
+    page.get_by_role("button", name="Play").click()
+    page.get_by_text("Step 120:").wait_for()
+    assert page.complaints == []
+
+
+def test_the_first_picture_stands_still_for_those_who_want_no_motion(visit):
+    page = visit("intro.html", height=1200, reduced_motion="reduce")
+    page.get_by_text("Step 120:").wait_for()
+    assert page.get_by_role("button", name="Pause").count() == 0
+
+
+def test_the_first_picture_is_there_without_scripts(visit):
+    page = visit("intro.html", java_script_enabled=False)
+    assert page.locator(".bd-article img").first.get_attribute("alt")
 
 
 def test_search_finds_a_word_without_a_server(visit):
