@@ -91,7 +91,7 @@ class LinearClassifier(nn.Linear):
 
     Args:
         d_in: width of h.
-        num_classes: K.
+        num_classes: number of classes, K.
     """
 
     def __init__(self, d_in: int, num_classes: int):
@@ -104,7 +104,7 @@ class Classifier(nn.Module):
     Args:
         encoder: x -> h.
         d_in: width of h.
-        num_classes: K.
+        num_classes: number of classes, K.
     """
 
     def __init__(self, encoder: nn.Module, d_in: int, num_classes: int):
