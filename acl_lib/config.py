@@ -184,6 +184,11 @@ class ProbeConfig:
     finetune_epochs: int = 0  # 0: no fine-tuning
     finetune_lr: float = 0.01
 
+    @property
+    def chooses_epoch(self) -> bool:
+        """Whether a reader is trained that keeps an epoch, where there are clips to select on."""
+        return self.solver == "sgd" or self.finetune_epochs > 0
+
     def __post_init__(self) -> None:
         _require(self.hop >= 1, "hop >= 1 frame", self.hop)
         positive = self.penalties and min(self.penalties) > 0
@@ -267,9 +272,9 @@ class Recipe:
                 f"select_on={on!r} needs another pretrain_on: a clip is trained on, or selects",
             ),
             (
-                selects and self.probe.solver == "sgd" and on == self.probe_on,
-                f"select_on={on!r} needs another probe_on where solver is 'sgd': the layer is "
-                "trained on the one and its epoch chosen on the other",
+                selects and self.probe.chooses_epoch and on == self.probe_on,
+                f"select_on={on!r} needs another probe_on: a layer trained by 'sgd', or a fine-tuned "
+                "network, learns on the one and keeps the epoch that is best on the other",
             ),
             (
                 self.train.optimizer == "adam" and not selects,

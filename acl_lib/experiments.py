@@ -1,7 +1,7 @@
 """Recipe -> record: the one place that wires corpus, store, training and probe together.
 
-record = run(recipe("acl", corpus="esc10", profile="laptop"))
-print(record.table())
+    record = run(recipe("acl", corpus="esc10", profile="laptop"))
+    print(record.table())
 """
 
 from __future__ import annotations

@@ -80,7 +80,7 @@ def evaluation_splits(corpus: Corpus, recipe: Recipe) -> list[Split]:
                     f"select on; got {int(pool.sum())} and {int(validate.sum())}. Keep the last "
                     "epoch (select_by='last'), or take another select_on or select_share"
                 )
-            if recipe.probe.solver == "sgd":  # it selects an epoch on these clips too
+            if recipe.probe.chooses_epoch:  # on these clips too
                 probe = probe & ~torch.isin(source, source[validate])
         return Split(name, *(everything[side] for side in (pool, validate, probe, test)))
 
