@@ -273,8 +273,8 @@ class Recipe:
             ),
             (
                 selects and self.probe.chooses_epoch and on == self.probe_on,
-                f"select_on={on!r} needs another probe_on: a layer trained by 'sgd' or a fine-tuned "
-                "network learns on the one and keeps the epoch that is best on the other",
+                f"select_on={on!r} needs another probe_on: a layer trained by 'sgd' or a fine-tuned"
+                " network learns on the one and keeps the epoch that is best on the other",
             ),
             (
                 self.train.optimizer == "adam" and not selects,
