@@ -65,6 +65,8 @@ def test_equations_stand_where_the_page_says_and_none_is_missing():
     for number, _, page in rows("The equations"):
         title, name = re.fullmatch(r"\[(.+)\]\(notebooks/(\w+)\.ipynb\)", page).groups()
         listed.setdefault((title, name), []).append(number)
+    tagged = {p.stem for p in SOURCES.glob("*.ipynb") if "\\tag{" in p.read_text("utf-8")}
+    assert {name for _, name in listed} == tagged
     for (title, name), numbers in listed.items():
         cells = nbformat.read(SOURCES / f"{name}.ipynb", as_version=4).cells
         text = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
