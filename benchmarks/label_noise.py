@@ -7,6 +7,8 @@ whose labels are right. For each part the paired difference of a seed is one obs
 interval Student's over seeds. Added after those results were seen: alpha 0.2, and the authors'
 supervised network.
 
+The first plan's record is book/results/label_noise_first.json, made by the first form of this file.
+
 Prints a table and writes book/results/label_noise.json after each run; a run that is in it already
 is not made again, unless told so.
 
