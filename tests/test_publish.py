@@ -2,6 +2,7 @@
 
 import ast
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -134,6 +135,33 @@ def test_a_run_gives_its_values_and_only_the_known_ones(project, capsys):
     assert publish.main(["01_a", "--force"]) == 0
     assert copy("01_a").read_bytes() == first
     assert list(publish.COPIES.glob("*.running.ipynb")) == []
+
+
+def test_a_run_that_pages_share_is_made_before_them_and_only_where_one_is_executed(
+    project, monkeypatch
+):
+    made, code = [], 0
+
+    def run(command, **options):
+        made.append(command[command.index("run") + 1])
+        return subprocess.CompletedProcess(command, code)
+
+    monkeypatch.setattr(publish, "RUNS", {"01_a": "acl", "02_b": "acl", "03_c": "contrastive"})
+    monkeypatch.setattr(publish.subprocess, "run", run)
+    monkeypatch.setattr(publish, "publish", lambda path, copy, values, stamp: None)
+    project("01_a", notebook("1"))
+    project("02_b", notebook("1"))
+    project("04_d", notebook("1"))
+    assert publish.main([]) == 0 and made == ["acl"]
+    assert publish.main(["04_d"]) == 0 and made == ["acl"]
+    code = 3
+    assert publish.main([]) == 3
+
+
+def test_a_shared_run_is_that_of_its_pages():
+    for name, recipe in publish.RUNS.items():
+        source = (publish.SOURCES / f"{name}.ipynb").read_text(encoding="utf-8")
+        assert f'recipe(\\"{recipe}\\", seed=seed' in source and "ex.run(settings)" in source
 
 
 def test_a_failing_cell_is_named_and_nothing_finished_is_lost(project, capsys):
