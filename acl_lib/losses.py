@@ -69,12 +69,7 @@ def nt_xent(
         ValueError: if temperature <= 0, the shapes differ, or B < 2 (no negatives).
     """
     _check_options(temperature=temperature)
-    _check_pair(z_i, z_j, at_least=2)
-    z = _unit(torch.cat([z_i, z_j]))
-    logits = _product(z / temperature, z)  # (2B, 2B)
-    logits.fill_diagonal_(-torch.inf)  # no view picks itself
-    partner = torch.arange(len(z), device=z.device).roll(len(z_i))
-    return F.cross_entropy(logits, partner)
+    return F.cross_entropy(*_partner_choice(z_i, z_j, temperature))
 
 
 def nt_xent_one_way(
@@ -99,9 +94,7 @@ def nt_xent_one_way(
         ValueError: if temperature <= 0, the shapes differ, or B < 2 (no negatives).
     """
     _check_options(temperature=temperature)
-    _check_pair(z_i, z_j, at_least=2)
-    logits = _product(_unit(z_i) / temperature, _unit(z_j))  # (B, B)
-    return F.cross_entropy(logits, torch.arange(len(z_i), device=z_i.device))
+    return F.cross_entropy(*_one_way_choice(z_i, z_j, temperature))
 
 
 def nt_xent_additive(
@@ -129,12 +122,7 @@ def nt_xent_additive(
         ValueError: if temperature <= 0, margin is outside [0, 2), the shapes differ, or B < 2.
     """
     _check_options(temperature=temperature, additive=margin)
-    _check_pair(z_i, z_j, at_least=2)
-    z = _unit(torch.cat([z_i, z_j]))
-    logits = _product(z / temperature, z)  # (2B, 2B)
-    logits.fill_diagonal_(-torch.inf)  # no view picks itself
-    partner = torch.arange(len(z), device=z.device).roll(len(z_i))
-    return _handicapped_cross_entropy(logits, partner, margin / temperature)
+    return _margin_cross_entropy(*_partner_choice(z_i, z_j, temperature), margin / temperature)
 
 
 def nt_xent_additive_one_way(
@@ -160,10 +148,7 @@ def nt_xent_additive_one_way(
         ValueError: as `nt_xent_additive` does.
     """
     _check_options(temperature=temperature, additive=margin)
-    _check_pair(z_i, z_j, at_least=2)
-    logits = _product(_unit(z_i) / temperature, _unit(z_j))  # (B, B)
-    partner = torch.arange(len(z_i), device=z_i.device)
-    return _handicapped_cross_entropy(logits, partner, margin / temperature)
+    return _margin_cross_entropy(*_one_way_choice(z_i, z_j, temperature), margin / temperature)
 
 
 def queue_nt_xent(
@@ -208,7 +193,7 @@ def queue_nt_xent(
     positive = (u * _unit(k)).sum(1, keepdim=True)  # (B, 1)
     logits = torch.cat([positive, _product(u, _unit(queue))], dim=1)  # (B, 1 + K)
     first = torch.zeros(len(q), dtype=torch.long, device=q.device)
-    return _handicapped_cross_entropy(logits, first, margin / temperature)
+    return _margin_cross_entropy(logits, first, margin / temperature)
 
 
 def supcon(
@@ -422,11 +407,32 @@ def _product(u: Float[Tensor, "N d"], v: Float[Tensor, "M d"]) -> Float[Tensor, 
         return u @ v.T
 
 
-def _handicapped_cross_entropy(
-    logits: Float[Tensor, "N M"], right: Int[Tensor, "N"], handicap: float
+def _partner_choice(
+    z_i: Float[Tensor, "B d"], z_j: Float[Tensor, "B d"], temperature: float
+) -> tuple[Float[Tensor, "2*B 2*B"], Int[Tensor, "2*B"]]:
+    """Logits of every view over the others, and the place of its partner."""
+    _check_pair(z_i, z_j, at_least=2)
+    z = _unit(torch.cat([z_i, z_j]))
+    logits = _product(z / temperature, z)
+    logits.fill_diagonal_(-torch.inf)  # no view picks itself
+    return logits, torch.arange(len(z), device=z.device).roll(len(z_i))
+
+
+def _one_way_choice(
+    z_i: Float[Tensor, "B d"], z_j: Float[Tensor, "B d"], temperature: float
+) -> tuple[Float[Tensor, "B B"], Int[Tensor, "B"]]:
+    """Logits of every view i over the views j, and the place of its partner."""
+    _check_pair(z_i, z_j, at_least=2)
+    logits = _product(_unit(z_i) / temperature, _unit(z_j))
+    return logits, torch.arange(len(z_i), device=z_i.device)
+
+
+def _margin_cross_entropy(
+    logits: Float[Tensor, "N M"], y: Int[Tensor, "N"], margin: float
 ) -> Float[Tensor, ""]:
-    logits[torch.arange(len(right), device=right.device), right] -= handicap
-    return F.cross_entropy(logits, right)
+    """Cross-entropy after a margin, in units of the logits, is taken off the right ones."""
+    logits[torch.arange(len(y), device=y.device), y] -= margin
+    return F.cross_entropy(logits, y)
 
 
 def _angles(u: Float[Tensor, "N d"], v: Float[Tensor, "N d"]) -> Float[Tensor, "N"]:

@@ -1,5 +1,4 @@
-"""Numbers from arrays: how often a guess is right, whether a threshold tells two kinds of pairs
-apart, and how representations lie on the sphere.
+"""Numbers from arrays: right guesses, errors at a threshold, how representations lie on the sphere.
 
 The geometry divides every row by its norm itself, computes in float64 and gives no gradient. A row
 of zeros has no direction: it stays at the centre of the sphere, at a cosine of 0 with every row

@@ -192,9 +192,10 @@ def share_runs(recipes: set[str], corpus: str, profile: str) -> int:
         start = time.monotonic()
         command = [sys.executable, "-m", "acl_lib", "run", recipe, "--pretrain-on", "all"]
         command += ["--corpus", corpus, "--profile", profile]
-        # its table is for the page to show
-        if code := subprocess.run(command, stdout=subprocess.DEVNULL).returncode:
-            return code
+        # where the kernels start, so that both look for runs in one place; pages show the table
+        done = subprocess.run(command, cwd=SOURCES, stdout=subprocess.DEVNULL)
+        if done.returncode:
+            return done.returncode
         print(f"Run that pages share: {recipe}, {time.monotonic() - start:.0f} s", flush=True)
     return 0
 

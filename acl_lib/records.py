@@ -224,6 +224,37 @@ def method_name(recipe: Recipe) -> str:
     return first if loss.alpha == 1 else f"{mixed}, alpha {loss.alpha:g}, {loss.reduction}"
 
 
+def _distinct_names(records: Sequence[Record]) -> list[str]:
+    """`method_name` of each record, with the settings in which recipes of that name differ.
+
+    Raises:
+        ValueError: two records of one recipe, seed and corpus: they are one observation.
+    """
+    apart = ("name", "seed", "corpus", "profile", "pretrain_on")  # what is told elsewhere
+    kinds, alike = [], {}
+    for record in records:
+        recipe = asdict(record.recipe)
+        settings = {
+            k: v for part in recipe.values() if isinstance(part, dict) for k, v in part.items()
+        }
+        settings |= {k: v for k, v in recipe.items() if not isinstance(v, dict) and k not in apart}
+        kind = record.recipe.corpus, record.recipe.profile, method_name(record.recipe)
+        kinds.append((kind, settings))
+        alike.setdefault(kind, []).append(settings)
+    names, seen = [], {}
+    for record, (kind, settings) in zip(records, kinds, strict=True):
+        differ = [k for k, v in settings.items() if any(other[k] != v for other in alike[kind])]
+        names.append(", ".join([kind[-1], *(f"{k} {settings[k]}" for k in differ)]))
+        run = record.corpus["fingerprint"], kind, names[-1], record.recipe.pretrain_on
+        first = seen.setdefault((*run, record.recipe.seed), record)
+        if first is not record:
+            raise ValueError(
+                f"{first.path} and {record.path} hold the same recipe and seed, {names[-1]}: one "
+                "observation, not two. Report one of them; `acl reproduce` compares two"
+            )
+    return names
+
+
 def over_seeds(records: Sequence[Record], *, reader: str = "linear") -> dict[str, dict]:
     """Accuracies of the same method and protocol over seeds, and those of the baselines.
 
@@ -237,15 +268,15 @@ def over_seeds(records: Sequence[Record], *, reader: str = "linear") -> dict[str
         interval is Student's over seeds; of a single seed, Wilson's over its clips.
 
     Raises:
-        ValueError: no records.
+        ValueError: no records, or one recipe and seed twice.
     """
     if not records:
         raise ValueError("no records to compare: make some with `acl run ... --record FILE`")
     lenient = [r for r in records if r.recipe.pretrain_on == "all"] or records
     groups: dict[str, list[tuple[Record, dict]]] = {}
-    for record in records:
+    for record, method in zip(records, _distinct_names(records), strict=True):
         verb = "pretrained" if record.recipe.method == "simclr" else "trained"
-        name = f"{method_name(record.recipe)}; {verb} on {record.recipe.pretrain_on}"
+        name = f"{method}; {verb} on {record.recipe.pretrain_on}"
         if reader in record.results["trained"]:
             groups.setdefault(name, []).append((record, record.results["trained"][reader]))
     for key, some in (
@@ -277,14 +308,17 @@ def compare(records: Sequence[Record], *, reader: str = "linear") -> list[dict]:
         For each pair: a, b (names), corpus, seeds, difference (b - a of the mean accuracy over the
         seeds), interval (paired bootstrap over sources of the clips' means over seeds), p (exact
         McNemar test by sources, one for each seed).
+
+    Raises:
+        ValueError: one recipe and seed twice.
     """
     tables: dict[tuple, dict[str, dict[int, Record]]] = {}
-    for record in records:
+    for record, name in zip(records, _distinct_names(records), strict=True):
         recipe = record.recipe
         if reader in record.results["trained"] and "labels" in record.corpus:
             asked = (record.corpus["fingerprint"], recipe.profile, recipe.pretrain_on)
             methods = tables.setdefault(asked, {})
-            methods.setdefault(method_name(recipe), {})[recipe.seed] = record
+            methods.setdefault(name, {})[recipe.seed] = record
     pairs = []
     for methods in tables.values():
         plain_first = sorted(methods, key=lambda name: ("alpha" in name, name))

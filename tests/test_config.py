@@ -263,6 +263,16 @@ def test_json_without_a_setting_means_its_default():
             "select_on='noisy' needs another pretrain_on",
         ),
         ("paper_code", {"probe_on": "clean"}, "select_on='clean' needs another probe_on"),
+        (
+            "acl",
+            {
+                "select_by": "knn",
+                "pretrain_on": "noisy",
+                "select_on": "clean",
+                "finetune_epochs": 2,
+            },
+            "select_on='clean' needs another probe_on",
+        ),
         ("acl", {"optimizer": "adam"}, "optimizer='adam' needs select_by='knn' or 'loss'"),
         ("acl", {"two_passes": 1}, "two_passes must be True or False; got 1"),
     ],

@@ -162,6 +162,20 @@ def test_two_methods_are_compared_clip_by_clip_over_the_seeds_that_both_have():
     assert pair["a"] == "cross-entropy" and pair["b"].startswith("cross-entropy + angular margin")
 
 
+def test_recipes_of_one_name_are_told_apart_and_a_seed_counts_once():
+    tuned = replace(record(0).recipe, probe=replace(record(0).recipe.probe, finetune_epochs=40))
+    some = [record(0), record(1), replace(record(0), recipe=tuned)]
+    rows = over_seeds(some)
+    assert [len(row["per_seed"]) for name, row in rows.items() if "NT-Xent" in name] == [2, 1]
+    assert "NT-Xent, finetune_epochs 40; pretrained on train" in rows
+    (pair,) = compare(some)
+    assert pair["b"] == "NT-Xent, finetune_epochs 40" and pair["seeds"] == [0]
+    twice = [record(0), replace(record(0), path=Path("again.json"))]
+    for call in (over_seeds, compare, report):
+        with pytest.raises(ValueError, match=r"record.json and again.json hold the same recipe"):
+            call(twice)
+
+
 def test_differences_are_named_to_the_last_key():
     old = {"a": [1, {"b": 2.0}], "c": "x", "gone": 1}
     new = {"a": [1, {"b": 2.5}], "c": "x", "came": 2}  # what came since is no difference

@@ -232,29 +232,26 @@ def maps(
     figure = new_figure(5.0 * len(points), 4.6)
     axes = np.atleast_1d(figure.subplots(1, len(points)))
     labels = labels.numpy()
-    names = [classes[k] for k in range(len(classes)) if (labels == k).any()]
-    at = [classes.index(name) for name in names]
-    looks = {
-        "palette": {classes[k]: COLOURS[k % len(COLOURS)] for k in at},
-        "markers": {classes[k]: MARKERS[(k // len(COLOURS) + k) % len(MARKERS)] for k in at},
-    }
-    belongs = [classes[k] for k in labels]
+    present = [k for k in range(len(classes)) if (labels == k).any()]
+    order, belongs = [classes[k] for k in present], [classes[k] for k in labels]
     for axis, (title, xy) in zip(axes, points.items(), strict=True):
         sns.scatterplot(
             x=xy[:, 0],
             y=xy[:, 1],
             hue=belongs,
             style=belongs,
-            hue_order=names,
-            style_order=names,
+            hue_order=order,
+            style_order=order,
+            palette=[COLOURS[k % len(COLOURS)] for k in present],
+            markers=[MARKERS[(k // len(COLOURS) + k) % len(MARKERS)] for k in present],
+            legend=axis is axes[0],
             s=20,
             alpha=0.8,
             linewidth=0.2,
             ax=axis,
-            **looks,
         )
-        handles, names = axis.get_legend_handles_labels()
-        axis.get_legend().remove()
         axis.set(title=title, xticks=[], yticks=[])
+    handles, names = axes[0].get_legend_handles_labels()
+    axes[0].get_legend().remove()
     figure.legend(handles, names, loc="outside lower center", ncols=5, fontsize=8, frameon=False)
     return figure
