@@ -30,3 +30,21 @@ def umap(
     return UMAP(
         metric="cosine", random_state=seed, n_jobs=1, n_neighbors=n_neighbors
     ).fit_transform(h.numpy())
+
+
+def align(
+    points: Float[np.ndarray, "n 2"], reference: Float[np.ndarray, "n 2"]
+) -> Float[np.ndarray, "n 2"]:
+    """Turn or mirror a map until its points lie as near as they can to those of another.
+
+    Both are centred and scaled to a root mean square radius of 1 first. Distances within the map
+    keep their ratios; only the view changes, so that an eye can follow points between two maps.
+
+    Source: Schönemann 1966, orthogonal Procrustes.
+    """
+    points, reference = (
+        at / np.sqrt((at**2).sum(1).mean().clip(1e-24))
+        for at in (points - points.mean(0), reference - reference.mean(0))
+    )
+    left, _, right = np.linalg.svd(points.T @ reference)
+    return points @ left @ right

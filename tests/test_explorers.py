@@ -10,14 +10,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from acl_lib import explorers, losses, metrics
+from acl_lib import explorers, figures, losses, metrics
+from acl_lib.explorers import page
 
 needs_node = pytest.mark.skipif(shutil.which("node") is None, reason="node runs the JavaScript")
 
 
 def javascript(code):
     """What the code prints, with the shared functions and those of the explorers at hand."""
-    folder = explorers.FOLDER.as_uri()
+    folder = page.FOLDER.as_uri()
     imports = "".join(
         f'import * as {name} from "{folder}/{name}.mjs";'
         for name in ("shared", "circle", "penalty")
@@ -171,7 +172,7 @@ def test_frames_stand_in_for_sliders_where_the_book_is_printed(printed):
     def draw(alpha, margin):
         calls.append((alpha, margin))
         x = torch.linspace(0, 1, 3)
-        return explorers.figures.curves(x, {"a": alpha * x}, "x", "y")
+        return figures.curves(x, {"a": alpha * x}, "x", "y")
 
     html = explorers.explore(draw, title="A try", alpha=[0, 0.5, 1], margin=[1, 2]).data
     assert calls == [(a, m) for a in (0, 0.5, 1) for m in (1, 2)]

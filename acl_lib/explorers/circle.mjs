@@ -1,5 +1,5 @@
 // Views of a few clips on the unit circle or sphere, moved by the gradient of ACL or by hand.
-import { acl, angle, descend, frame, make, measures, onWidth, place, random, still, unit } from "./shared.mjs";
+import { acl, angle, button, descend, frame, make, measures, onWidth, place, random, still, unit } from "./shared.mjs";
 
 const COLOURS = ["var(--one)", "var(--two)", "var(--three)", "var(--four)"];
 const SHAPES = ["M-6,0A6,6 0 1 1 6,0A6,6 0 1 1 -6,0Z", "M-5.5,-5.5H5.5V5.5H-5.5Z", "M0,-7L6.5,5H-6.5Z", "M0,-7.5L7.5,0L0,7.5L-7.5,0Z"];
@@ -156,29 +156,20 @@ function panel(title, hooks, narrow) {
 
 function render({ model, el }) {
   const small = model.get("small"); // the picture and what moves it, nothing to measure
-  const sliders = [
+  const controls = [
     { name: "alpha", link: "alpha", label: "α, weight of NT-Xent", min: 0, max: 1, step: 0.05 },
     { name: "temperature", link: "tau", label: "temperature τ", min: 0.03, max: 1, step: 0.01 },
     { name: "margin", link: "m", label: "margin m", min: 0.05, max: 1.5, step: 0.05, unit: " rad" },
     { name: "clips", link: "clips", label: "clips", min: 8, max: 16, step: 4, digits: 0 },
+    { kind: "tick", name: "sphere", link: "sphere", label: "sphere (drag to turn)" },
+    { kind: "tick", name: "quarter", link: "quarter", label: "no negative coordinates (h ≥ 0)" },
+    { kind: "tick", name: "compare", link: "compare", label: "α = 1 beside it" },
   ];
-  const { root, close } = frame({ model, el }, "Circle explorer", small ? sliders.slice(0, 1) : sliders);
+  const { root, close } = frame({ model, el }, { name: "circle", title: "Circle explorer" }, small ? controls.slice(0, 1) : controls);
   const again = () => { pause(); reset(); };
-  const button = (text, act) => {
-    const made = make("button", { type: "button" }, text);
-    made.addEventListener("click", act);
-    return made;
-  };
-  const tick = (name, text) => {
-    const input = make("input", { type: "checkbox", "data-lm-suppress-shortcuts": "true" });
-    input.checked = model.get(name);
-    input.addEventListener("change", () => { model.set(name, input.checked); model.save_changes(); });
-    return make("label", {}, input, ` ${text}`);
-  };
   const play = button("Play", () => (timer ? pause() : run()));
   const bar = make("div", { class: "bar" }, play, button("Reset", again));
   if (!small) bar.append(button("Step", () => { pause(); advance(1); }), button("Swap two clips", swap));
-  const ticks = make("div", { class: "bar" }, tick("sphere", "sphere (drag to turn)"), tick("quarter", "no negative coordinates (h ≥ 0)"), tick("compare", "α = 1 beside it"));
   const hooks = {
     move(i, point) {
       pause();
@@ -199,7 +190,7 @@ function render({ model, el }) {
   const key = make("p", {}, "Filled and empty: the two views of a clip. Shapes: classes, which no loss here knows. Solid strokes: pull of NT-Xent; dashed strokes: pull and push of the angular term. The longest stroke is that of the strongest force.");
   const table = make("table"), say = make("p", { "aria-live": "polite" });
   if (small) root.style.maxWidth = "36rem";
-  root.append(...(small ? [board, bar, say, key] : [bar, ticks, board, table, say, key]));
+  root.append(...(small ? [board, bar, say, key] : [bar, board, table, say, key]));
   const [pace, most] = small ? [70, 120] : [30, 300]; // milliseconds of a step; steps at one go
   let timer = null, steps = 0, note = "";
 

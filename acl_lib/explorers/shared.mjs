@@ -152,7 +152,7 @@ export function random(seed) {
 // ---- controls
 
 export const STYLE = `
-.acl-x{--ink:var(--pst-color-text-base,var(--jp-ui-font-color1,#222));--ground:var(--pst-color-background,var(--jp-layout-color1,#fff));
+.acl-x{scroll-margin-top:5rem;--ink:var(--pst-color-text-base,var(--jp-ui-font-color1,#222));--ground:var(--pst-color-background,var(--jp-layout-color1,#fff));
 --one:#0062a3;--two:#b34700;--three:#006b4f;--four:#8b3a76;color:var(--ink);font:14px/1.45 system-ui,sans-serif;max-width:46rem}
 html[data-theme=dark] .acl-x,[data-jp-theme-light=false] .acl-x{--one:#6bb8ff;--two:#ff9d66;--three:#4fd0a5;--four:#e3a1d0}
 .acl-x .row{display:grid;grid-template-columns:11rem 1fr 5rem;gap:.6rem;align-items:center;margin:.25rem 0}
@@ -169,6 +169,8 @@ html[data-theme=dark] .acl-x,[data-jp-theme-light=false] .acl-x{--one:#6bb8ff;--
 .acl-x :is(th,td){padding:.1rem .7rem .1rem 0;text-align:right;font-weight:normal;background:transparent;color:inherit;border:0}
 .acl-x th:first-child{text-align:left}
 .acl-x p{margin:.4rem 0}
+.acl-x a{color:var(--one)}
+.acl-x .link{font-size:.85em}
 @media (max-width:30rem){.acl-x .row{grid-template-columns:1fr 4rem}.acl-x .row label{grid-column:1/-1}}`;
 
 const SVG = "http://www.w3.org/2000/svg";
@@ -182,43 +184,186 @@ export function make(tag, attributes = {}, ...children) {
 
 let counter = 0;
 
-// The frame of an explorer: style, sliders for numbers of the model, and the same numbers in a link.
-export function frame({ model, el }, title, sliders) {
-  const root = make("div", { class: "acl-x", role: "group", "aria-label": title }, make("style", {}, STYLE));
-  const names = Object.fromEntries(sliders.map((s) => [s.link, s.name]));
-  if (model.page && location.hash.includes("=")) {
-    for (const [key, text] of new URLSearchParams(location.hash.slice(1))) {
-      const of = sliders.find((s) => s.link === key), value = Number(text);
-      if (of && Number.isFinite(value)) model.set(of.name, Math.min(of.max, Math.max(of.min, value)));
-    }
-  }
-  const rows = sliders.map(({ name, label, min, max, step, unit: unitName = "", digits = 2 }) => {
-    const id = `acl-x-${++counter}`;
-    const input = make("input", { id, type: "range", min, max, step, "data-lm-suppress-shortcuts": "true" });
-    const output = make("output", { for: id });
-    const show = () => {
-      const text = `${Number(model.get(name)).toFixed(digits)}${unitName}`;
-      input.value = model.get(name);
-      input.setAttribute("aria-valuetext", text);
-      output.textContent = text;
-    };
-    input.addEventListener("input", () => {
-      model.set(name, Number(input.value));
-      model.save_changes();
-    });
-    input.addEventListener("change", () => {
-      if (!model.page) return;
-      const kept = new URLSearchParams(location.hash.includes("=") ? location.hash.slice(1) : "");
-      for (const [key, of] of Object.entries(names)) kept.set(key, model.get(of));
-      history.replaceState(null, "", `#${kept}`);
-    });
-    model.on(`change:${name}`, show);
+// The frame of an explorer: style, labelled controls for values of the model, and the same values in
+// a link, such as #alpha=0.3&tau=0.2; x=circle in it means that explorer alone.
+// A control is { kind, name, link, label } and, by its kind,
+//   "slider" (or no kind): min, max, step, unit, digits, text: value => words instead of both
+//   "tick": nothing more      "choice": options [[value, words], ...]
+// Sliders stand below each other; ticks and choices share a row. `close` takes the calls back.
+export function frame({ model, el }, { name, title }, controls) {
+  const root = make("div", { class: "acl-x", role: "group", "aria-label": title, "data-explorer": name }, make("style", {}, STYLE));
+  const wide = make("div"), bar = make("div", { class: "bar" });
+  const made = controls.map((control) => ({ control, ...(MAKERS[control.kind] ?? slider)(control, model) }));
+  for (const { control, node } of made) (control.kind ? bar : wide).append(node);
+  root.append(wide, bar);
+  for (const { control, show } of made) {
+    model.on(`change:${control.name}`, show);
     show();
-    root.append(make("div", { class: "row" }, make("label", { for: id }, label), input, output));
-    return () => model.off(`change:${name}`, show);
-  });
+  }
+  const off = [() => made.forEach(({ control, show }) => model.off(`change:${control.name}`, show))];
+  if (model.page) off.push(linked(root, name, model, controls));
   el.replaceChildren(root);
-  return { root, close: () => rows.forEach((off) => off()) };
+  return { root, close: () => off.forEach((call) => call()) };
+}
+
+function put(model, name, value) {
+  model.set(name, value);
+  model.save_changes();
+}
+
+function slider({ name, label, min, max, step, unit: unitName = "", digits = 2, text }, model) {
+  const id = `acl-x-${++counter}`;
+  const input = make("input", { id, type: "range", min, max, step, "data-lm-suppress-shortcuts": "true" });
+  const output = make("output", { for: id });
+  input.addEventListener("input", () => put(model, name, Number(input.value)));
+  const show = () => {
+    const value = Number(model.get(name)), words = text ? text(value) : `${value.toFixed(digits)}${unitName}`;
+    input.value = value;
+    input.setAttribute("aria-valuetext", words);
+    output.textContent = words;
+  };
+  return { node: make("div", { class: "row" }, make("label", { for: id }, label), input, output), show };
+}
+
+const MAKERS = {
+  tick({ name, label }, model) {
+    const input = make("input", { type: "checkbox", "data-lm-suppress-shortcuts": "true" });
+    input.addEventListener("change", () => put(model, name, input.checked));
+    return { node: make("label", {}, input, ` ${label}`), show: () => { input.checked = model.get(name); } };
+  },
+  choice({ name, label, options }, model) {
+    const input = make("select", { "data-lm-suppress-shortcuts": "true" });
+    input.append(...options.map(([value, words]) => make("option", { value }, words)));
+    input.addEventListener("change", () => put(model, name, input.value));
+    return { node: make("label", {}, `${label} `, input), show: () => { input.value = model.get(name); } };
+  },
+};
+
+// Values from the address into the model, and the model's values into a link below the explorer.
+function linked(root, name, model, controls) {
+  const link = make("a", {}, "Link to these settings");
+  const told = () => {
+    const all = new URLSearchParams({ x: name });
+    for (const { link: key, name: of } of controls) all.set(key, typeof model.get(of) === "boolean" ? Number(model.get(of)) : model.get(of));
+    link.setAttribute("href", `#${all}`);
+  };
+  const read = () => {
+    if (!location.hash.includes("=")) return;
+    const asked = new URLSearchParams(location.hash.slice(1));
+    if (asked.has("x") && asked.get("x") !== name) return;
+    const taken = controls.filter((control) => asked.has(control.link)).map((control) => {
+      const value = fromLink(asked.get(control.link), control);
+      if (value !== undefined) model.set(control.name, value);
+      return value;
+    });
+    if (!taken.some((value) => value !== undefined) && asked.get("x") !== name) return;
+    const first = document.querySelector("[data-explorer-asked]");
+    if (first && first !== root) return; // two take these settings: the upper one is shown
+    root.setAttribute("data-explorer-asked", "");
+    setTimeout(() => root.scrollIntoView({ block: "start" }));
+  };
+  const watch = () => {
+    document.querySelector("[data-explorer-asked]")?.removeAttribute("data-explorer-asked");
+    read();
+  };
+  window.addEventListener("hashchange", watch);
+  model.on("change", told);
+  read();
+  told();
+  setTimeout(() => root.append(make("p", { class: "link" }, link))); // below all that the explorer adds
+  return () => {
+    window.removeEventListener("hashchange", watch);
+    model.off("change", told);
+  };
+}
+
+// The value that a link gives a control, or undefined where it is none.
+export function fromLink(text, { kind, min, max, options }) {
+  if (kind === "tick") return { 0: false, 1: true }[text];
+  if (kind === "choice") return options.map(([value]) => value).find((value) => value === text);
+  const value = Number(text);
+  return text.trim() && Number.isFinite(value) ? Math.min(max, Math.max(min, value)) : undefined;
+}
+
+export function button(text, act) {
+  const made = make("button", { type: "button", "data-lm-suppress-shortcuts": "true" }, text);
+  made.addEventListener("click", act);
+  return made;
+}
+
+// ---- a chart
+
+// Round numbers that cover a range.
+export function ticks(min, max, count = 5) {
+  const rough = (max - min) / count, ten = 10 ** Math.floor(Math.log10(rough));
+  const step = ten * [1, 2, 5, 10].find((m) => m * ten >= rough * 0.999);
+  const first = Math.ceil(min / step - 1e-9);
+  return Array.from({ length: Math.floor(max / step + 1e-9) - first + 1 }, (_, k) => Number(((first + k) * step).toPrecision(6)));
+}
+
+// Draws axes and lines into an svg element and returns its scales.
+// axis: { min, max, label, ticks, to }, with `to` Math.log or another rising function; line: { name, points [[x, y], ...], colour, dash, dots,
+// band [[x, low, high], ...] }. Text keeps its size: `width` is in pixels.
+export function plot(svg, width, { height = 240, x, y, lines }) {
+  const left = 50, right = 14, top = 24, bottom = 40;
+  const scale = ({ min, max, to = (v) => v }, from, end) => {
+    const low = to(min), high = to(max);
+    return (v) => from + ((to(v) - low) / (high - low || 1)) * (end - from);
+  };
+  const X = scale(x, left, width - right), Y = scale(y, height - bottom, top);
+  svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
+  svg.setAttribute("height", height);
+  const parts = [make("svg:path", { class: "axis", d: `M${left},${top}V${height - bottom}H${width - right}` })];
+  const words = (v) => String(Number(v.toPrecision(3)));
+  for (const v of x.ticks ?? ticks(x.min, x.max, width > 500 ? 8 : 4)) {
+    parts.push(make("svg:text", { x: X(v), y: height - bottom + 16, "text-anchor": "middle" }, words(v)));
+  }
+  for (const v of y.ticks ?? ticks(y.min, y.max)) {
+    parts.push(make("svg:line", { class: "axis", x1: left, x2: width - right, y1: Y(v), y2: Y(v), "stroke-dasharray": "1 5" }));
+    parts.push(make("svg:text", { x: left - 6, y: Y(v) + 4, "text-anchor": "end" }, words(v)));
+  }
+  parts.push(make("svg:text", { x: (left + width - right) / 2, y: height - 6, "text-anchor": "middle" }, x.label));
+  parts.push(make("svg:text", { x: 4, y: 12 }, y.label));
+  const path = (points) => `M${points.map(([a, b]) => `${X(a).toFixed(1)},${Y(b).toFixed(1)}`).join("L")}`;
+  for (const { band = [], colour } of lines) {
+    if (!band.length) continue;
+    const edge = [...band.map(([a, low]) => [a, low]), ...band.map(([a, , high]) => [a, high]).reverse()];
+    parts.push(make("svg:path", { d: `${path(edge)}Z`, fill: colour, "fill-opacity": 0.15, stroke: "none" }));
+  }
+  for (const { name, points, colour, dash = "", dots } of lines) {
+    if (!points.length) continue;
+    parts.push(make("svg:path", { d: path(points), fill: "none", stroke: colour, "stroke-width": 2.5, "stroke-dasharray": dash, "data-name": name }));
+    if (dots) for (const [a, b] of points) parts.push(make("svg:circle", { cx: X(a), cy: Y(b), r: 4, fill: colour }));
+  }
+  svg.replaceChildren(...parts);
+  return { X, Y };
+}
+
+// The key of a chart's lines, as a row of strokes with their names.
+export function legend(lines) {
+  const bar = make("div", { class: "bar" });
+  for (const { name, colour, dash = "" } of lines) {
+    const line = make("svg:line", { x1: 0, x2: 34, y1: 7, y2: 7, stroke: colour, "stroke-width": 3, "stroke-dasharray": dash });
+    const mark = make("svg:svg", { width: 34, height: 14, style: "width:34px;display:inline-block", "aria-hidden": "true" }, line);
+    bar.append(make("span", {}, mark, ` ${name}`));
+  }
+  return bar;
+}
+
+// ---- clips
+
+// Addresses { sound, picture } of a clip: files beside the page, or asked from the kernel.
+export function clipMedia(model, clip) {
+  if (model.page) return Promise.resolve({ sound: `${model.get("media")}/${clip}.mp3`, picture: `${model.get("media")}/${clip}.webp` });
+  return new Promise((found) => {
+    const take = (message) => {
+      if (message.clip !== clip) return;
+      model.off("msg:custom", take);
+      found(message);
+    };
+    model.on("msg:custom", take);
+    model.send({ clip });
+  });
 }
 
 // Calls draw with the width in real pixels, so that text keeps its size on a phone.

@@ -1,103 +1,15 @@
 """The built book in a real browser, from the disk: complete without a network, readable, quiet."""
 
-import os
 import re
-import shutil
-from pathlib import Path
 
 import pytest
-
-SITE = Path(__file__).resolve().parents[2] / "book" / "_build" / "html"
-CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
-if not CHROMIUM:
-    pytest.skip("no chromium on this machine", allow_module_level=True)
-if not (SITE / "intro.html").exists():
-    pytest.skip("no built book: python3 run.py book", allow_module_level=True)
+from browsing import FAINT, SITE
 
 PAGES = sorted(
     path.relative_to(SITE).as_posix()
     for path in SITE.rglob("*.html")
     if path.relative_to(SITE).parts[0] != "_static" and path.name != "index.html"
 )
-FLAGS = [
-    "--no-sandbox",  # continuous integration runs as root
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--no-first-run",
-]
-
-
-@pytest.fixture(scope="module")
-def browser():
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield chromium
-        chromium.close()
-
-
-@pytest.fixture
-def visit(browser):
-    """Opens a page of the book; `page.complaints` collects requests to elsewhere and errors."""
-    contexts = []
-
-    def open_page(name, *, scheme="light", width=1280, height=800, **settings):
-        size = {"width": width, "height": height}
-        contexts.append(browser.new_context(color_scheme=scheme, viewport=size, **settings))
-        contexts[-1].set_default_timeout(120_000)  # a busy machine is slow, not wrong
-        page = contexts[-1].new_page()
-        page.complaints = []
-
-        def on_request(request):
-            if not request.url.startswith(("file:", "data:", "blob:")):
-                page.complaints.append(request.url)
-
-        def on_console(message):
-            if message.type == "error":
-                page.complaints.append(message.text)
-
-        page.on("request", on_request)
-        page.on("requestfailed", lambda request: page.complaints.append(request.url))
-        page.on("pageerror", lambda error: page.complaints.append(str(error)))
-        page.on("console", on_console)
-        page.goto((SITE / name).as_uri())
-        page.wait_for_load_state("networkidle")
-        return page
-
-    yield open_page
-    for context in contexts:
-        context.close()
-
-
-# Text against the first painted ground below it.
-FAINT = """() => {
-  const light = ([r, g, b]) => [r, g, b].map(v => v / 255)
-    .map(v => v <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4)
-    .reduce((sum, v, i) => sum + v * [.2126, .7152, .0722][i], 0);
-  const rgba = colour => colour.match(/[\\d.]+/g).map(Number);
-  const ground = element => {
-    for (; element; element = element.parentElement) {
-      const [r, g, b, a = 1] = rgba(getComputedStyle(element).backgroundColor);
-      if (a > .5) return [r, g, b];
-    }
-    return [255, 255, 255];
-  };
-  const shown = element => element.checkVisibility({visibilityProperty: true}) &&
-    element.getClientRects().length > 0;
-  const words = element => [...element.childNodes].some(n => n.nodeType == 3 && n.data.trim());
-  return [...document.querySelectorAll('.bd-article *')].filter(e => words(e) && shown(e))
-    .filter(e => !e.closest('mjx-container, script, style')).map(e => {
-      const style = getComputedStyle(e);
-      const ink = rgba(e instanceof SVGElement ? style.fill : style.color);
-      const [a, b] = [light(ink), light(ground(e))];
-      const large = parseFloat(style.fontSize) >= 24;
-      const ratio = (Math.max(a, b) + .05) / (Math.min(a, b) + .05);
-      return {text: e.textContent.trim().slice(0, 40), ratio, enough: ratio >= (large ? 3 : 4.5)};
-    }).filter(found => !found.enough);
-}"""
 
 # Formulas that MathJax has not turned into pictures, or has turned into its red error boxes.
 UNSET = """() => [...document.querySelectorAll('.math')]

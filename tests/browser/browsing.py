@@ -1,0 +1,43 @@
+"""The built book, a browser to open it with, and what is asked of every page."""
+
+import os
+import shutil
+from pathlib import Path
+
+SITE = Path(__file__).resolve().parents[2] / "book" / "_build" / "html"
+CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
+FLAGS = [
+    "--no-sandbox",  # continuous integration runs as root
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+]
+
+# Text against the first painted ground below it.
+FAINT = """() => {
+  const light = ([r, g, b]) => [r, g, b].map(v => v / 255)
+    .map(v => v <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4)
+    .reduce((sum, v, i) => sum + v * [.2126, .7152, .0722][i], 0);
+  const rgba = colour => colour.match(/[\\d.]+/g).map(Number);
+  const ground = element => {
+    for (; element; element = element.parentElement) {
+      const [r, g, b, a = 1] = rgba(getComputedStyle(element).backgroundColor);
+      if (a > .5) return [r, g, b];
+    }
+    return [255, 255, 255];
+  };
+  const shown = element => element.checkVisibility({visibilityProperty: true}) &&
+    element.getClientRects().length > 0;
+  const words = element => [...element.childNodes].some(n => n.nodeType == 3 && n.data.trim());
+  return [...document.querySelectorAll('.bd-article *')].filter(e => words(e) && shown(e))
+    .filter(e => !e.closest('mjx-container, script, style')).map(e => {
+      const style = getComputedStyle(e);
+      const ink = rgba(e instanceof SVGElement ? style.fill : style.color);
+      const [a, b] = [light(ink), light(ground(e))];
+      const large = parseFloat(style.fontSize) >= 24;
+      const ratio = (Math.max(a, b) + .05) / (Math.min(a, b) + .05);
+      return {text: e.textContent.trim().slice(0, 40), ratio, enough: ratio >= (large ? 3 : 4.5)};
+    }).filter(found => !found.enough);
+}"""
