@@ -142,6 +142,43 @@ def test_penalties_are_the_gradients_of_an_anchor():
         torch.testing.assert_close(torch.tensor(got[name]).double(), wanted, rtol=1e-5, atol=1e-7)
 
 
+@needs_node
+def test_an_arrow_key_moves_a_point_by_three_degrees():
+    moved = javascript("""
+        return [[[1, 0], 1, 0], [[1, 0], 0, 1], [[1, 0, 0], 1, 0], [[1, 0, 0], 0, 1],
+                [[0, 0, 1], 0, 1]].map(([u, a, b]) => circle.nudged(u, a, b))""")
+    t = math.radians(3)
+    around, up = [math.cos(t), -math.sin(t)], [math.cos(t), math.sin(t)]
+    wanted = [around, up, [*around, 0], [math.cos(t), 0, math.sin(t)]]
+    for got, place in zip(moved, wanted, strict=False):
+        assert got == pytest.approx(place, abs=1e-12)
+    assert math.hypot(*moved[-1]) == pytest.approx(1) and moved[-1][2] > 0.99  # over the pole
+
+
+@needs_node
+def test_a_link_gives_a_control_only_what_it_can_hold():
+    asked = """
+        const slider = { min: 0, max: 1 }, choice = { kind: "choice", options: [["a b", "A"]] };
+        return [["0.3", slider], ["7", slider], ["-1", slider], ["", slider], ["x", slider],
+                ["1", { kind: "tick" }], ["0", { kind: "tick" }], ["yes", { kind: "tick" }],
+                ["a b", choice], ["c", choice]].map(([t, c]) => shared.fromLink(t, c) ?? null)"""
+    assert javascript(asked) == [0.3, 1, 0, None, None, True, False, None, "a b", None]
+
+
+@needs_node
+@pytest.mark.parametrize(
+    ("low", "high", "wanted"),
+    [
+        (0, 1, [0, 0.2, 0.4, 0.6, 0.8, 1]),
+        (-1, 1, [-1, -0.5, 0, 0.5, 1]),
+        (61.5, 88, [65, 70, 75, 80, 85]),
+        (0, 0.004, [0, 0.001, 0.002, 0.003, 0.004]),
+    ],
+)
+def test_a_chart_counts_in_round_numbers(low, high, wanted):
+    assert javascript(f"return shared.ticks({low}, {high})") == wanted
+
+
 @pytest.fixture
 def printed(monkeypatch):
     monkeypatch.setenv("ACL_PUBLISH", "1")

@@ -5,6 +5,8 @@ const COLOURS = ["var(--one)", "var(--two)", "var(--three)", "var(--four)"];
 const SHAPES = ["M-6,0A6,6 0 1 1 6,0A6,6 0 1 1 -6,0Z", "M-5.5,-5.5H5.5V5.5H-5.5Z", "M0,-7L6.5,5H-6.5Z", "M0,-7.5L7.5,0L0,7.5L-7.5,0Z"];
 const NAMES = ["circle", "square", "triangle", "diamond"];
 
+const SUMS = [["mean", "as means"], ["paper_code", "summed as in the authors' code"], ["paper_scaled", "summed as theirs at 128 clips"]];
+
 export const classes = (clips) => Array.from({ length: clips }, (_, b) => Math.floor((b * 4) / clips));
 
 // The same start on every machine: the views of a clip up to 35 degrees on either side of its place.
@@ -30,8 +32,20 @@ export function meanAngle(rows) {
   return ((sum / clips) * 180) / Math.PI;
 }
 
+const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] };
+
+// A point moved by 3 degrees: around, clockwise to the right; on the sphere also towards the poles.
+export function nudged(point, across, up) {
+  const t = (3 * Math.PI) / 180, around = (point.length === 2 ? -across + up : -across) * t;
+  const [x, y, z] = point, turned = [x * Math.cos(around) - y * Math.sin(around), x * Math.sin(around) + y * Math.cos(around)];
+  if (z === undefined) return unit(turned);
+  const lift = Math.asin(Math.max(-1, Math.min(1, z))) + up * t, flat = Math.hypot(...turned) || 1e-9;
+  const high = Math.max(-1.55, Math.min(1.55, lift));
+  return unit([(turned[0] / flat) * Math.cos(high), (turned[1] / flat) * Math.cos(high), Math.sin(high)]);
+}
+
 function panel(title, hooks, narrow) {
-  const svg = make("svg:svg", { role: "group", "aria-label": title });
+  const svg = make("svg:svg", { role: "group", "aria-label": title, "data-lm-suppress-shortcuts": "true" });
   const under = make("svg:g"), arrows = make("svg:g", { "aria-hidden": "true" }), points = make("svg:g");
   svg.append(under, arrows, points);
   const caption = make("div", { style: "text-align:center" }, title);
@@ -81,17 +95,21 @@ function panel(title, hooks, narrow) {
     }
     under.replaceChildren(...ground);
     const longest = Math.max(1e-3, ...[...found.pulls, ...found.pushes].map((f) => Math.hypot(...f)));
-    const lines = []; // none for points at rest
+    let drawn = 0; // none for points at rest
     for (const [forces, colour, dash] of [[found.pulls, "var(--ink)", ""], [found.pushes, "#e8a200", "4 2"]]) {
       forces.forEach((f, i) => {
         const length = Math.hypot(...f) / longest;
         if (length < 0.02) return;
         const [x1, y1] = at(rows[i]), reach = (0.3 * Math.sqrt(length)) / Math.hypot(...f);
         const [a, b] = seen(f.map((v) => v * reach));
-        lines.push(make("svg:line", { x1, y1, x2: x1 + radius() * a, y2: y1 - radius() * b, stroke: colour, "stroke-width": 2, "stroke-dasharray": dash }));
+        const line = arrows.children[drawn++] ?? arrows.appendChild(make("svg:line", { "stroke-width": 2 }));
+        const ends = { x1, y1, x2: x1 + radius() * a, y2: y1 - radius() * b, stroke: colour, "stroke-dasharray": dash };
+        for (const [name, value] of Object.entries(ends)) line.setAttribute(name, value);
       });
     }
-    arrows.replaceChildren(...lines);
+    while (arrows.children.length > drawn) arrows.lastChild.remove();
+    if (flat()) svg.removeAttribute("tabindex");
+    else svg.setAttribute("tabindex", 0);
     while (points.children.length > rows.length) points.lastChild.remove();
     while (points.children.length < rows.length) points.append(handle(points.children.length));
     rows.forEach((u, i) => {
@@ -112,7 +130,7 @@ function panel(title, hooks, narrow) {
 
   function handle(i) {
     const reach = make("svg:circle", { r: 14, fill: "transparent" });
-    const mark = make("svg:g", { tabindex: 0, role: "slider", "aria-valuemin": -180, "aria-valuemax": 180, style: "cursor:grab", "data-lm-suppress-shortcuts": "true" }, make("svg:path", { "stroke-width": 2 }), reach);
+    const mark = make("svg:g", { tabindex: 0, role: "slider", "aria-valuemin": -180, "aria-valuemax": 180, style: "cursor:grab;touch-action:none", "data-lm-suppress-shortcuts": "true" }, make("svg:path", { "stroke-width": 2 }), reach);
     let held = false, front = true;
     mark.addEventListener("pointerdown", (event) => {
       held = true;
@@ -128,15 +146,21 @@ function panel(title, hooks, narrow) {
     });
     for (const end of ["pointerup", "pointercancel"]) mark.addEventListener(end, () => { held = false; });
     mark.addEventListener("keydown", (event) => {
-      const by = { ArrowLeft: 1, ArrowUp: 1, ArrowRight: -1, ArrowDown: -1 }[event.key];
-      if (!by) return;
+      const [across, up] = ARROWS[event.key] ?? [];
+      if (across === undefined) return;
       event.preventDefault();
-      const t = (by * 3 * Math.PI) / 180, [x, y, ...rest] = rows[i];
-      hooks.move(i, unit([x * Math.cos(t) - y * Math.sin(t), x * Math.sin(t) + y * Math.cos(t), ...rest]));
+      event.stopPropagation();
+      hooks.move(i, nudged(rows[i], across, up));
     });
     return mark;
   }
 
+  svg.addEventListener("keydown", (event) => {
+    const [across, up] = ARROWS[event.key] ?? [];
+    if (across === undefined || flat()) return;
+    event.preventDefault();
+    hooks.turn(across / 10, -up / 10);
+  });
   let from = null;
   svg.addEventListener("pointerdown", (event) => { from = [event.clientX, event.clientY]; });
   svg.addEventListener("pointermove", (event) => {
@@ -161,9 +185,10 @@ function render({ model, el }) {
     { name: "temperature", link: "tau", label: "temperature τ", min: 0.03, max: 1, step: 0.01 },
     { name: "margin", link: "m", label: "margin m", min: 0.05, max: 1.5, step: 0.05, unit: " rad" },
     { name: "clips", link: "clips", label: "clips", min: 8, max: 16, step: 4, digits: 0 },
-    { kind: "tick", name: "sphere", link: "sphere", label: "sphere (drag to turn)" },
+    { kind: "tick", name: "sphere", link: "sphere", label: "sphere (drag or arrow keys turn it)" },
     { kind: "tick", name: "quarter", link: "quarter", label: "no negative coordinates (h ≥ 0)" },
     { kind: "tick", name: "compare", link: "compare", label: "α = 1 beside it" },
+    { kind: "choice", name: "reduction", link: "sum", label: "angular term", options: SUMS },
   ];
   const { root, close } = frame({ model, el }, { name: "circle", title: "Circle explorer" }, small ? controls.slice(0, 1) : controls);
   const again = () => { pause(); reset(); };
@@ -225,6 +250,7 @@ function render({ model, el }) {
     }, pace);
   }
   function pause() {
+    if (!timer) return;
     clearInterval(timer);
     timer = null;
     play.textContent = "Play";

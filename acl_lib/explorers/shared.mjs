@@ -162,7 +162,7 @@ html[data-theme=dark] .acl-x,[data-jp-theme-light=false] .acl-x{--one:#6bb8ff;--
 .acl-x .bar{display:flex;flex-wrap:wrap;gap:.4rem .8rem;align-items:center;margin:.5rem 0}
 .acl-x :is(button,select){font:inherit;color:inherit;background:transparent;border:1px solid currentColor;border-radius:.3rem;padding:.25rem .7rem;min-height:2rem}
 .acl-x option{color:#222;background:#fff}
-.acl-x svg{display:block;width:100%;touch-action:none;overflow:visible}
+.acl-x svg{display:block;width:100%;touch-action:pan-y;overflow:visible}
 .acl-x svg text{fill:currentColor;font-size:12px}
 .acl-x .axis{stroke:currentColor;stroke-opacity:.5;fill:none}
 .acl-x table{border-collapse:collapse;margin:.5rem 0;font-variant-numeric:tabular-nums;width:auto}
@@ -296,7 +296,7 @@ export function button(text, act) {
 // Round numbers that cover a range.
 export function ticks(min, max, count = 5) {
   const rough = (max - min) / count, ten = 10 ** Math.floor(Math.log10(rough));
-  const step = ten * [1, 2, 5, 10].find((m) => m * ten >= rough * 0.999);
+  const step = ten * [1, 2, 5, 10].find((m) => m * ten >= 0.7 * rough);
   const first = Math.ceil(min / step - 1e-9);
   return Array.from({ length: Math.floor(max / step + 1e-9) - first + 1 }, (_, k) => Number(((first + k) * step).toPrecision(6)));
 }

@@ -24,7 +24,7 @@ def visit(browser):
         pytest.skip("no built book: python3 run.py book")
     contexts = []
 
-    def open_page(name, *, scheme="light", width=1280, height=800, **settings):
+    def open_page(name, fragment="", *, scheme="light", width=1280, height=800, **settings):
         size = {"width": width, "height": height}
         contexts.append(browser.new_context(color_scheme=scheme, viewport=size, **settings))
         contexts[-1].set_default_timeout(120_000)  # a busy machine is slow, not wrong
@@ -43,7 +43,7 @@ def visit(browser):
         page.on("requestfailed", lambda request: page.complaints.append(request.url))
         page.on("pageerror", lambda error: page.complaints.append(str(error)))
         page.on("console", on_console)
-        page.goto((SITE / name).as_uri())
+        page.goto((SITE / name).as_uri() + fragment)
         page.wait_for_load_state("networkidle")
         return page
 
