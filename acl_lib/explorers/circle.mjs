@@ -73,6 +73,13 @@ function panel(title, hooks, narrow) {
     return [middle() + radius() * x, middle() - radius() * y, depth];
   };
 
+  function arrow(k, d, colour, dash) {
+    const line = arrows.children[k] ?? arrows.appendChild(make("svg:path", { "stroke-width": 2, fill: "none" }));
+    line.setAttribute("d", d);
+    line.setAttribute("stroke", colour);
+    line.setAttribute("stroke-dasharray", dash);
+  }
+
   function draw(next, found, labels) {
     rows = next;
     svg.setAttribute("viewBox", `0 0 ${size} ${size}`);
@@ -102,9 +109,10 @@ function panel(title, hooks, narrow) {
         if (length < 0.02) return;
         const [x1, y1] = at(rows[i]), reach = (0.3 * Math.sqrt(length)) / Math.hypot(...f);
         const [a, b] = seen(f.map((v) => v * reach));
-        const line = arrows.children[drawn++] ?? arrows.appendChild(make("svg:line", { "stroke-width": 2 }));
-        const ends = { x1, y1, x2: x1 + radius() * a, y2: y1 - radius() * b, stroke: colour, "stroke-dasharray": dash };
-        for (const [name, value] of Object.entries(ends)) line.setAttribute(name, value);
+        const x2 = x1 + radius() * a, y2 = y1 - radius() * b, to = Math.atan2(y2 - y1, x2 - x1);
+        const barbs = [2.6, -2.6].map((turn) => `M${x2},${y2}l${6 * Math.cos(to + turn)},${6 * Math.sin(to + turn)}`);
+        arrow(drawn++, `M${x1},${y1}L${x2},${y2}`, colour, dash);
+        arrow(drawn++, barbs.join(""), colour, "");
       });
     }
     while (arrows.children.length > drawn) arrows.lastChild.remove();
@@ -212,7 +220,7 @@ function render({ model, el }) {
     { panel: panel("α = 1: NT-Xent alone", hooks, small), alpha: () => 1 },
   ];
   const board = make("div", { style: "display:flex;flex-wrap:wrap;gap:.5rem" }, sides[0].panel.box, sides[1].panel.box);
-  const key = make("p", {}, "Filled and empty: the two views of a clip. Shapes: classes, which no loss here knows. Solid strokes: pull of NT-Xent; dashed strokes: pull and push of the angular term. The longest stroke is that of the strongest force.");
+  const key = make("p", {}, "Filled and empty: the two views of a clip. Shapes: classes, which no loss here knows. Solid arrows: the force of NT-Xent; dashed arrows: that of the angular term. The longest arrow is the strongest force.");
   const table = make("table"), say = make("p", { "aria-live": "polite" });
   if (small) root.style.maxWidth = "36rem";
   root.append(...(small ? [board, bar, say, key] : [bar, board, table, say, key]));

@@ -10,7 +10,7 @@ function render({ model, el }) {
     const input = make("input", { id, type: "range", min: 0, max: last, step: 1, value: start, "data-lm-suppress-shortcuts": "true" });
     const output = make("output", { for: id });
     input.addEventListener("input", show);
-    root.append(make("div", { class: "row" }, make("label", { for: id }, name), input, output));
+    root.append(make("div", { class: "set" }, make("label", { for: id }, name), input, output));
     return { input, output, values };
   });
   function show() {

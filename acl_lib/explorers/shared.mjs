@@ -155,7 +155,7 @@ export const STYLE = `
 .acl-x{scroll-margin-top:5rem;--ink:var(--pst-color-text-base,var(--jp-ui-font-color1,#222));--ground:var(--pst-color-background,var(--jp-layout-color1,#fff));
 --one:#0062a3;--two:#b34700;--three:#006b4f;--four:#8b3a76;color:var(--ink);font:14px/1.45 system-ui,sans-serif;max-width:46rem}
 html[data-theme=dark] .acl-x,[data-jp-theme-light=false] .acl-x{--one:#6bb8ff;--two:#ff9d66;--three:#4fd0a5;--four:#e3a1d0}
-.acl-x .row{display:grid;grid-template-columns:11rem 1fr 5rem;gap:.6rem;align-items:center;margin:.25rem 0}
+.acl-x .set{display:grid;grid-template-columns:11rem 1fr 5rem;gap:.6rem;align-items:center;margin:.25rem 0}
 .acl-x input[type=range]{width:100%;accent-color:var(--one);height:1.6rem;margin:0}
 .acl-x :is(input,button,select,[tabindex]):focus-visible{outline:3px solid #e8a200;outline-offset:2px}
 .acl-x output{font-variant-numeric:tabular-nums;text-align:right}
@@ -171,7 +171,7 @@ html[data-theme=dark] .acl-x,[data-jp-theme-light=false] .acl-x{--one:#6bb8ff;--
 .acl-x p{margin:.4rem 0}
 .acl-x a{color:var(--one)}
 .acl-x .link{font-size:.85em}
-@media (max-width:30rem){.acl-x .row{grid-template-columns:1fr 4rem}.acl-x .row label{grid-column:1/-1}}`;
+@media (max-width:30rem){.acl-x .set{grid-template-columns:1fr 4rem}.acl-x .set label{grid-column:1/-1}}`;
 
 const SVG = "http://www.w3.org/2000/svg";
 
@@ -222,7 +222,7 @@ function slider({ name, label, min, max, step, unit: unitName = "", digits = 2, 
     input.setAttribute("aria-valuetext", words);
     output.textContent = words;
   };
-  return { node: make("div", { class: "row" }, make("label", { for: id }, label), input, output), show };
+  return { node: make("div", { class: "set" }, make("label", { for: id }, label), input, output), show };
 }
 
 const MAKERS = {
