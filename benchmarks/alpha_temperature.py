@@ -73,9 +73,7 @@ def main():
         for cell in CELLS:
             if (*cell, seed) not in runs:
                 runs[*cell, seed] = answers(args.corpus, *cell, seed)
-                write_record(
-                    args.record, {"recipe": base, "runs": list(runs.values())}, indent=None
-                )
+                write_record(path, {"recipe": base, "runs": list(runs.values())}, indent=None)
     for alpha, temperature in CELLS:
         some = [r for (a, t, _), r in runs.items() if (a, t) == (alpha, temperature)]
         got = torch.tensor([r["readers"]["linear"]["accuracy"] for r in some])

@@ -69,6 +69,19 @@ def test_seeds_that_are_equal_are_both_to_be_seen():
     assert rows(axis) == ["NT-Xent\npretrained on all"]
 
 
+def test_a_heat_map_begins_below_and_its_numbers_can_be_read():
+    values = torch.tensor([[1.0, float("nan")], [3.0, 2.0]])
+    texts = [["one", "no run"], ["three", "two"]]
+    labels = ("temperature", "alpha", "right (%)")
+    figure = figures.heat_map(values, texts, rows=["0", "1"], columns=["a", "b"], labels=labels)
+    axis, bar = figure.axes
+    assert rows(axis) == ["0", "1"] and axis.get_ylim()[0] < axis.get_ylim()[1]
+    assert [text.get_text() for text in axis.texts] == ["one", "no run", "three", "two"]
+    assert [text.get_color() for text in axis.texts] == ["white", "black", "black", "black"]
+    assert axis.collections[0].get_array().mask.ravel().tolist() == [False, True, False, False]
+    assert (axis.get_xlabel(), axis.get_ylabel(), bar.get_ylabel()) == labels
+
+
 def test_a_space_has_a_row_and_a_measure_a_panel():
     figure = figures.geometry({"h": SPACE, "z": SPACE}, {"uniformity": "nats", "alignment": "a"})
     assert [axis.get_xlabel() for axis in figure.axes] == ["nats", "a"]

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from acl_lib import losses
 from acl_lib.config import PROFILES, RECIPES, RESAMPLERS, recipe
 from acl_lib.datasets.fsdnoisy18k import PUBLISHED
+from acl_lib.explorers.sweeps import gather
 from acl_lib.features import LogMel
 from acl_lib.models import BaselineCNN, ProjectionHead, ResNet18
 from acl_lib.publish import ROOT
@@ -50,6 +51,11 @@ def below(value, bound):
 @functools.cache
 def records(folder="esc10"):
     return read_all([ROOT / "book" / "results" / folder])
+
+
+@functools.cache
+def sweeps():
+    return gather(ROOT / "book" / "results")
 
 
 def unlabelled(pretrain_on="all"):
@@ -264,7 +270,14 @@ def alphas_of_figure_3():
 def stability():
     rows = TABLES["temperature"].rows
     mixed, plain = ([r[2] for r in rows if (r[1] != 1) == acl] for acl in (True, False))
-    return [f"{statistics.stdev(values):.2f}" for values in (mixed, plain)]
+    printed = [f"{statistics.stdev(values):.2f}" for values in (mixed, plain)]
+    ours = []
+    for sweep in ("synthetic", "fold"):
+        for alpha in (0.3, 1.0):
+            cells = [p for p in sweeps() if (p["sweep"], p["alpha"]) == (sweep, alpha)]
+            assert len(cells) == 5
+            ours.append(statistics.stdev(p["measures"]["linear"]["value"] for p in cells))
+    return [*printed, "0.3", *(f"{spread:.2f}" for spread in ours)]
 
 
 MEASURED = {

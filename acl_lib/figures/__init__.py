@@ -1,7 +1,7 @@
 """Arrays or records -> one matplotlib Figure: axes with units, colours that everyone can tell."""
 
 from .curves import curves, histogram, loss_curve, panels
-from .scores import accuracies, differences, intervals, seeds, side_by_side
+from .scores import accuracies, differences, heat_map, intervals, seeds, side_by_side
 from .sound import (
     belonging,
     class_sizes,
@@ -29,6 +29,7 @@ __all__ = [
     "differences",
     "feature_maps",
     "geometry",
+    "heat_map",
     "histogram",
     "intervals",
     "label_matrix",

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import seaborn as sns
+from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from torch import Tensor
 
 from .style import COLOURS, MARKERS, new_figure, open_axis
 
@@ -124,6 +127,55 @@ def seeds(rows: dict[str, dict]) -> Figure:
     axis.set_ylim(len(rows) - 0.6, -0.8)
     axis.set(xlabel="test clips classified right (%): each seed, mean, 95 % interval", ylabel="")
     open_axis(axis)
+    return figure
+
+
+def heat_map(
+    values: Float[Tensor, "R C"],
+    texts: Sequence[Sequence[str]],
+    *,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    labels: tuple[str, str, str],
+) -> Figure:
+    """Values of a grid as colours with their numbers; a cell that holds NaN is hatched.
+
+    Args:
+        values: of each cell; the first row stands at the bottom.
+        texts: what is written into each cell.
+        rows, columns: settings, in ascending order.
+        labels: of columns, of rows, and of the values with their unit.
+    """
+    figure = new_figure(1.1 * len(columns) + 2.2, 0.5 * len(rows) + 1.0)
+    axis = figure.subplots()
+    grid = values.numpy()
+    axis.patch.set(hatch="//", edgecolor="0.8")
+    sns.heatmap(
+        grid,
+        mask=np.isnan(grid),
+        cmap="cividis",
+        xticklabels=list(columns),
+        yticklabels=list(rows),
+        linewidths=1.5,
+        cbar_kws={"label": labels[2]},
+        ax=axis,
+    )
+    low, high = np.nanmin(grid), np.nanmax(grid)
+    for (row, column), value in np.ndenumerate(grid):
+        share = 0.0 if high == low else (value - low) / (high - low)
+        light = np.isnan(value) or share > 0.46  # where black stands out more than white on cividis
+        axis.text(
+            column + 0.5,
+            row + 0.5,
+            texts[row][column],
+            ha="center",
+            va="center",
+            fontsize=8,
+            color="black" if light else "white",
+        )
+    axis.invert_yaxis()
+    axis.tick_params(axis="y", rotation=0)
+    axis.set(xlabel=labels[0], ylabel=labels[1])
     return figure
 
 
