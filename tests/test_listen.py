@@ -60,6 +60,15 @@ def test_it_is_a_labelled_figure_and_the_same_at_every_run():
     assert len(five.data) < 150_000  # noise is the worst case; as 16-bit WAV it would be 294,000
 
 
+def test_compression_makes_a_smaller_sound_that_is_still_the_same():
+    draw = torch.Generator().manual_seed(0)
+    wav = tone() + 0.1 * torch.randn(len(tone()), generator=draw)
+    plain, small = (player(wav, 22050, label="a", compression=c) for c in (None, 0.7))
+    assert len(small.data) < 0.85 * len(plain.data)
+    (a, _), (b, _) = heard(plain), heard(small)
+    assert np.corrcoef(a, b)[0, 1] > 0.9
+
+
 @pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize(
     ("wav", "sample_rate", "label", "message"),
