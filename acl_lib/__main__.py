@@ -111,6 +111,21 @@ def _parser() -> argparse.ArgumentParser:
     )
     same.add_argument("record", type=Path)
     same.add_argument("--device", choices=["cpu", "cuda"], help="default: the record's")
+
+    draw = command(
+        "explorers",
+        _explorers,
+        "make the records again that the map and the training explorer show",
+        "Trains their networks: minutes of processor time. The records go to "
+        "book/results/explorers; the book makes the sounds and pictures beside them itself.",
+    )
+    draw.add_argument("what", choices=["build"])
+    draw.add_argument("--corpus", default="synthetic", choices=["synthetic", "esc10"])
+    draw.add_argument(
+        "--profile",
+        choices=list(PROFILES),
+        help="default: quick; laptop for esc10, whose sounds quick does not tell apart",
+    )
     return parser
 
 
@@ -223,6 +238,15 @@ def _reproduce(args: argparse.Namespace) -> int:
         print(f"\n{len(numbers)} numbers differ:", *numbers[:20], sep="\n  ")
         return 1
     print("\nrepeated exactly: every number of the record, times apart")
+    return 0
+
+
+def _explorers(args: argparse.Namespace) -> int:
+    from .explorers.build import build
+
+    profile = args.profile or {"esc10": "laptop"}.get(args.corpus, "quick")
+    for path in build(args.corpus, profile):
+        print(f"record: {path}")
     return 0
 
 

@@ -22,6 +22,7 @@ import re
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import nbformat
@@ -236,6 +237,28 @@ def draw_welcome(code: str) -> None:
     os.replace(part, WELCOME)
 
 
+def make_clips(notebooks: Iterable[nbformat.NotebookNode]) -> dict[str, str]:
+    """Put the sounds of the map among the book's files, if one of the notebooks shows it.
+
+    Returns:
+        What the map shows, which decides a copy as its parameters do: another corpus appears or
+        goes with the reader's data.
+
+    Raises:
+        FileNotFoundError, ValueError: the record of the map is missing, or is of other sounds.
+    """
+    if not any(shows_map(nb) for nb in notebooks):
+        return {}
+    from .explorers import media  # it imports torch
+
+    return {"sound_map": media.make_shown(VENDOR)}
+
+
+def shows_map(nb: nbformat.NotebookNode) -> bool:
+    """Whether a notebook calls `explorers.sound_map`."""
+    return any("sound_map" in c.source for c in nb.cells if c.cell_type == "code")
+
+
 def check(corpus: str, profile: str) -> None:
     """Refuse a name that would only fail inside a notebook.
 
@@ -286,15 +309,20 @@ def main(argv: list[str] | None = None) -> int:
             copy.unlink()  # its notebook was renamed or removed
 
     code, url, todo = code_digest(), repository_url(), []
-    for name in options.names or sources:
-        nb = nbformat.read(sources[name], as_version=4)
+    read = {name: nbformat.read(sources[name], as_version=4) for name in options.names or sources}
+    try:
+        shown = make_clips(read.values())
+    except (ValueError, FileNotFoundError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    for name, nb in read.items():
         if with_colab_cell(nb, url) != nb:
             nb = with_colab_cell(nb, url)
             nbformat.write(nb, sources[name])
         cell = parameter_cell(nb)
         known = assigned(cell.source) if cell else {}
         values = {k: getattr(options, k) for k in ("corpus", "profile") if k in known}
-        stamp = digest(nb, values, code)
+        stamp = digest(nb, values | shown if shows_map(nb) else values, code)
         if options.force or copied_digest(COPIES / f"{name}.ipynb") != stamp:
             todo.append((sources[name], COPIES / f"{name}.ipynb", values, stamp))
     try:

@@ -21,7 +21,7 @@ def javascript(code):
     folder = page.FOLDER.as_uri()
     imports = "".join(
         f'import * as {name} from "{folder}/{name}.mjs";'
-        for name in ("shared", "circle", "penalty")
+        for name in ("shared", "circle", "map", "penalty", "results", "views", "training")
     )
     line = f"{imports}console.log(JSON.stringify((() => {{{code}}})()))"
     done = subprocess.run(

@@ -15,6 +15,7 @@ from acl_lib.__main__ import main
 from acl_lib.config import RECIPES, recipe
 from acl_lib.datasets import synthetic
 from acl_lib.experiments import runs_dir
+from acl_lib.explorers import build
 from acl_lib.records import Record
 
 TINY = ["--set", "width=8", "--set", "epochs=1", "--set", "batch=16", "--set", "penalties=[0.1]"]
@@ -256,6 +257,16 @@ def test_away_from_a_terminal_progress_is_lines(capsys, sixty):
     assert lines[0].startswith("contrastive, test: epoch 1 of 3, loss ")
     assert re.search(r"epoch 3 of 3, loss [\d.]+, \d+ clips/s, 0 s left$", lines[-1])
     assert not any("\r" in line for line in lines)
+
+
+def test_the_records_of_explorers_are_made_in_the_profile_of_their_corpus(capsys, monkeypatch):
+    made = []
+    monkeypatch.setattr(build, "build", lambda *what: made.append(what) or ["a.json", "b.json"])
+    assert main(["explorers", "build"]) == 0
+    assert capsys.readouterr().out == "record: a.json\nrecord: b.json\n"
+    assert main(["explorers", "build", "--corpus", "esc10"]) == 0
+    assert main(["explorers", "build", "--profile", "laptop"]) == 0
+    assert made == [("synthetic", "quick"), ("esc10", "laptop"), ("synthetic", "laptop")]
 
 
 def test_an_interruption_by_hand_says_how_to_go_on(capsys, monkeypatch):

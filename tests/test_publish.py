@@ -11,6 +11,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from acl_lib import publish
+from acl_lib.explorers import media
 
 
 def notebook(*codes, parameters=None):
@@ -193,6 +194,25 @@ def test_the_moving_picture_is_drawn_again_when_its_code_has_changed(project, mo
     assert '"play": true' in text
     assert text.count('<img alt="') == 1  # for a reader without scripts
     assert list(publish.WELCOME.parent.glob("*.part")) == []
+
+
+def test_a_copy_that_plays_sounds_follows_the_corpus_that_is_there(project, monkeypatch, capsys):
+    shown = ["synthetic"]
+    monkeypatch.setattr(media, "make_shown", lambda vendor: shown[-1])
+    project("01_a", notebook("print(1)"))
+    project("12_b", notebook("sound_map = print\nsound_map(2)"))
+    assert publish.main([]) == 0 and publish.main([]) == 0
+    assert "0 executed, 2 current" in capsys.readouterr().out
+    shown.append("esc10")
+    assert publish.main([]) == 0
+    assert "1 executed, 1 current" in capsys.readouterr().out
+
+    def refuse(vendor):
+        raise ValueError("other sounds")
+
+    monkeypatch.setattr(media, "make_shown", refuse)
+    assert publish.main(["01_a"]) == 0
+    assert publish.main([]) == 2 and "other sounds" in capsys.readouterr().err
 
 
 def test_copies_of_removed_notebooks_go(project):

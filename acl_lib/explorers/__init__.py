@@ -2,6 +2,10 @@
 
     circle(alpha=0.3)                    # points on the circle or sphere under the gradient of ACL
     penalty(temperature=0.2)             # what each negative gets, against its cosine
+    two_views(data, store)               # two views of a clip, step by step, seen and heard
+    results("../book/results")           # the recorded sweeps over alpha and temperature
+    sound_map()                          # clips on PCA and UMAP maps under four networks, heard
+    training(settings)                   # a pretraining, recorded or running, to steer
     explore(draw, alpha=[0, 0.5, 1])     # sliders over a figure that a notebook draws itself
 
 In JupyterLab `circle` and `penalty` are widgets (anywidget) whose values are traits: `w.alpha`
@@ -10,6 +14,10 @@ without a kernel and without a network, from a double-clicked file too.
 """
 
 from .frames import explore
+from .live import training
+from .maps import sound_map
+from .sounds import two_views
+from .sweeps import results
 from .toys import circle, penalty
 
-__all__ = ["circle", "explore", "penalty"]
+__all__ = ["circle", "explore", "penalty", "results", "sound_map", "training", "two_views"]

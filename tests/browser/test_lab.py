@@ -1,0 +1,199 @@
+"""Explorers in a real JupyterLab: what the browser moves Python reads, and the other way round."""
+
+import json
+import os
+import re
+import secrets
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import nbformat
+import pytest
+from playwright.sync_api import expect
+
+ROOT = Path(__file__).resolve().parents[2]
+SETTINGS = {
+    # neither news nor a question whether to fetch them: nothing here needs the internet
+    "@jupyterlab/apputils-extension:notification": {
+        "fetchNews": "false",
+        "checkForUpdates": False,
+    },
+    "@jupyterlab/extensionmanager-extension:plugin": {"enabled": False},
+}
+
+
+def answers(url):
+    try:
+        with urllib.request.urlopen(url, timeout=5) as reply:
+            return reply.status == 200
+    except OSError:
+        return False
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """JupyterLab of this environment on a port of its own; its address, token and folder."""
+    extension = Path(sys.prefix) / "share/jupyter/labextensions/anywidget"
+    if not extension.exists():
+        pytest.skip(f"no anywidget for JupyterLab at {extension}")
+    pytest.importorskip("jupyterlab")
+    home = tmp_path_factory.mktemp("lab")
+    for name, values in SETTINGS.items():
+        folder, file = name.split(":")
+        path = home / "config/lab/user-settings" / folder / f"{file}.jupyterlab-settings"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(values))
+    (home / "work").mkdir()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    token = secrets.token_hex(16)
+    places = {
+        f"JUPYTER_{kind.upper()}_DIR": str(home / kind) for kind in ("config", "data", "runtime")
+    }
+    environment = {
+        **{k: v for k, v in os.environ.items() if not k.startswith(("JUPYTER", "JPY_"))},
+        **places,
+        "IPYTHONDIR": str(home / "ipython"),
+        "PYTHONPATH": str(ROOT),
+        "ACL_CACHE": os.environ.get("ACL_CACHE") or str(ROOT / "cache"),
+    }
+    environment.pop("ACL_PUBLISH", None)
+    command = [sys.executable, "-m", "jupyterlab", "--no-browser", f"--port={port}"]
+    command += ["--ServerApp.ip=127.0.0.1", f"--IdentityProvider.token={token}"]
+    command += [f"--ServerApp.root_dir={home / 'work'}", "--ServerApp.allow_root=True"]
+    command += ["--LabApp.news_url=None", "--ServerApp.port_retries=0"]
+    with (home / "log.txt").open("w") as log:
+        process = subprocess.Popen(
+            command, env=environment, cwd=home, stdout=log, stderr=log, start_new_session=True
+        )
+    address = f"http://127.0.0.1:{port}"
+    try:
+        end = time.monotonic() + 120
+        while not answers(f"{address}/api/status?token={token}"):
+            said = (home / "log.txt").read_text()
+            assert process.poll() is None and time.monotonic() < end, said
+            time.sleep(0.3)
+        yield {"address": address, "token": token, "folder": home / "work"}
+    finally:
+        process.terminate()  # it ends its kernels
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+class Notebook:
+    """An open notebook: runs its cells one by one and finds what they put out."""
+
+    def __init__(self, page):
+        self.page = page
+
+    def run(self, number):
+        """Run a cell, wait for its end, and give its output area."""
+        cell = self.page.locator(".jp-Notebook .jp-CodeCell").nth(number)
+        prompt = cell.locator(".jp-InputPrompt").first
+        end = time.monotonic() + 120
+        while prompt.inner_text().strip() == "[ ]:":  # keys that come before the kernel are lost
+            assert time.monotonic() < end, "the kernel takes no cell"
+            cell.locator(".cm-content").first.click()
+            self.page.keyboard.press("Control+Enter")
+            self.page.wait_for_timeout(2000)
+        expect(prompt).to_have_text(re.compile(r"\[\d+\]"))
+        return cell.locator(".jp-Cell-outputArea")
+
+    def printed(self, number):
+        return self.run(number).locator(".jp-OutputArea-output").last.inner_text()
+
+
+@pytest.fixture
+def lab(server, browser):
+    """Opens a new notebook with the given cells in JupyterLab."""
+    contexts = []
+
+    def open_notebook(name, *cells):
+        notebook = nbformat.v4.new_notebook(
+            cells=[nbformat.v4.new_code_cell(cell) for cell in cells],
+            metadata={"kernelspec": {"name": "python3", "display_name": "Python 3"}},
+        )
+        nbformat.write(notebook, server["folder"] / f"{name}.ipynb")
+        contexts.append(browser.new_context(viewport={"width": 1280, "height": 1000}))
+        contexts[-1].set_default_timeout(120_000)  # a busy machine is slow, not wrong
+        expect.set_options(timeout=120_000)
+        page = contexts[-1].new_page()
+        page.elsewhere = []
+
+        def on_request(request):
+            if not request.url.startswith((server["address"], "data:", "blob:", "ws:")):
+                page.elsewhere.append(request.url)
+
+        page.on("request", on_request)
+        page.goto(f"{server['address']}/lab/tree/{name}.ipynb?token={server['token']}&reset")
+        page.locator(".jp-Notebook .jp-CodeCell").first.wait_for()
+        page.get_by_text("| Idle").wait_for()
+        return Notebook(page)
+
+    yield open_notebook
+    expect.set_options(timeout=5_000)
+    for context in contexts:
+        context.close()
+
+
+def test_a_slider_is_read_in_python_and_moved_from_there(lab):
+    notebook = lab(
+        "circle",
+        "from acl_lib import explorers\nw = explorers.circle()\nw",
+        'print("alpha is", w.alpha)',
+        "w.alpha = 0.9",
+    )
+    circle = notebook.run(0).locator(".acl-x[data-explorer=circle]")
+    slider = circle.get_by_label("weight of NT-Xent")
+    slider.focus()
+    for _ in range(4):
+        notebook.page.keyboard.press("ArrowRight")
+    expect(slider).to_have_attribute("aria-valuetext", "0.50")
+    assert notebook.printed(1).strip() == "alpha is 0.5"
+    notebook.run(2)
+    expect(slider).to_have_value("0.9")
+    expect(slider).to_have_attribute("aria-valuetext", "0.90")
+    assert notebook.page.elsewhere == []
+
+
+def test_a_training_is_steered_from_the_browser_and_kept_in_python(lab):
+    notebook = lab(
+        "training",
+        "from acl_lib import explorers\nfrom acl_lib.config import recipe\n"
+        'settings = recipe("acl", corpus="synthetic", width=8, epochs=500)\n'
+        "w = explorers.training(settings)\nw",
+        "weights = sum(p.numel() for p in w.network.encoder.parameters())\n"
+        "print(w.phase, w.temperature, w.error, weights)",
+    )
+    training = notebook.run(0).locator(".acl-x[data-explorer=training]")
+    told = training.locator("[data-status]")
+    training.get_by_role("button", name="Start").click()
+    expect(training.locator("svg path[data-name=steps]")).to_be_visible()
+    slider = training.get_by_label("temperature")
+    slider.focus()
+    for _ in range(5):
+        notebook.page.keyboard.press("ArrowLeft")
+    expect(slider).to_have_attribute("aria-valuetext", "0.15")
+    expect(training.locator("svg text", has_text="τ 0.15").first).to_be_visible()
+    expect(training.locator("p[aria-live]").last).to_contain_text("after epoch")
+    training.get_by_role("button", name="Pause", exact=True).click()
+    expect(told).to_contain_text("Paused at epoch")
+    expect(training.locator("svg path[data-name='same clip']")).to_be_visible()
+    at = told.inner_text()
+    notebook.page.wait_for_timeout(1000)
+    assert told.inner_text() == at
+    training.get_by_role("button", name="Resume").click()
+    expect(told).to_contain_text(re.compile(r"Step \d+"))
+    training.get_by_role("button", name="Stop and keep").click()
+    expect(told).to_contain_text(re.compile(r"Stopped at epoch [\d.]+, kept"))
+    phase, temperature, error, weights = notebook.printed(1).split()
+    assert (phase, float(temperature), error) == ("done", 0.15, "None") and int(weights) > 10_000
+    assert notebook.page.elsewhere == []
