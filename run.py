@@ -89,6 +89,8 @@ def book(env: dict[str, str], corpus: str, profile: str) -> int:
     publish = [PYTHON, "-m", "acl_lib.publish", "--corpus", corpus, "--profile", profile]
     if code := call(*publish, env=env):
         return code
+    # Sphinx copies what is shown now and leaves what was: of another licence, perhaps
+    shutil.rmtree(BUILD / "html" / "_static" / "vendor" / "clips", ignore_errors=True)
     build = ["jupyter-book", "build", "book", "--path-output", "book", "-q"]
     if code := call(*build, "-W", "-n", "--keep-going", env=env):
         # Sphinx would not read a page that warned again, and the next build would pass

@@ -88,6 +88,15 @@ def server(tmp_path_factory):
             process.wait()
 
 
+HEARD = """() => {
+  const play = HTMLMediaElement.prototype.play;
+  HTMLMediaElement.prototype.play = function () {
+    window.heard = this.src;
+    return play.call(this);
+  };
+}"""
+
+
 class Notebook:
     """An open notebook: runs its cells one by one and finds what they put out."""
 
@@ -196,4 +205,31 @@ def test_a_training_is_steered_from_the_browser_and_kept_in_python(lab):
     expect(told).to_contain_text(re.compile(r"Stopped at epoch [\d.]+, kept"))
     phase, temperature, error, weights = notebook.printed(1).split()
     assert (phase, float(temperature), error) == ("done", 0.15, "None") and int(weights) > 10_000
+    assert notebook.page.elsewhere == []
+
+
+def test_a_clip_is_seen_and_heard_from_the_kernel(lab):
+    notebook = lab(
+        "map",
+        "from acl_lib import explorers\nw = explorers.sound_map('synthetic')\nw",
+        "print(w.clip, w.network)",
+    )
+    found = notebook.run(0).locator(".acl-x[data-explorer=map]")
+    picture = found.locator(".card img")
+    expect(picture).to_have_attribute("src", re.compile("^data:image/webp;base64,"))
+    first = picture.get_attribute("src")
+    at = found.locator("svg [role=button][tabindex='0']")
+    at.focus()
+    told = found.locator("p[aria-live]").inner_text()
+    for key in ("ArrowRight", "ArrowUp", "ArrowLeft", "ArrowDown"):
+        notebook.page.keyboard.press(key)
+        if found.locator("p[aria-live]").inner_text() != told:
+            break
+    expect(found.locator("p[aria-live]")).not_to_have_text(told)
+    expect(picture).not_to_have_attribute("src", first)
+    notebook.page.evaluate(HEARD)
+    notebook.page.keyboard.press("Enter")
+    notebook.page.wait_for_function("window.heard?.startsWith('data:audio/mpeg;base64,')")
+    clip, network = notebook.printed(1).split()
+    assert network == "NT-Xent" and f"clip {clip}" in found.locator("p[aria-live]").inner_text()
     assert notebook.page.elsewhere == []
