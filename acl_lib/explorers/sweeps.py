@@ -56,7 +56,6 @@ SWEEPS = (
         "synthetic corpus, without labels",
         "Profile quick, seeds of corpus and network.",
     ),
-    ("esc10", "ESC-10, without labels", "Profile laptop, pretrained on all clips without labels."),
     (
         "fold",
         "ESC-10, one fold",
@@ -107,7 +106,7 @@ def gather(folder: str | os.PathLike) -> list[dict]:
     """
     folder = Path(folder)
     return [
-        *_grids(folder),
+        *_grid(folder),
         *_fold(folder),
         *_records(folder),
         *_wrong_labels(folder),
@@ -252,17 +251,16 @@ def _read(path: Path) -> dict:
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
-def _grids(folder: Path) -> Iterable[dict]:
-    for corpus in ("synthetic", "esc10"):
-        file = f"alpha_temperature_{corpus}.json"
-        cells: dict[tuple, dict] = {}
-        for run in _read(folder / file).get("runs", ()):
-            cells.setdefault((run["alpha"], run["temperature"]), {})[run["seed"]] = run
-        for (alpha, temperature), runs in cells.items():
-            measures = _accuracies({s: r["readers"] for s, r in runs.items()})
-            measures |= _shapes({s: r["geometry"] for s, r in runs.items()})
-            tau = temperature if alpha else None  # NT-Xent weighs nothing there
-            yield _point(corpus, ["scaled"], _words(alpha), alpha, tau, measures, [file])
+def _grid(folder: Path) -> Iterable[dict]:
+    file = "alpha_temperature_synthetic.json"
+    cells: dict[tuple, dict] = {}
+    for run in _read(folder / file).get("runs", ()):
+        cells.setdefault((run["alpha"], run["temperature"]), {})[run["seed"]] = run
+    for (alpha, temperature), runs in cells.items():
+        measures = _accuracies({s: r["readers"] for s, r in runs.items()})
+        measures |= _shapes({s: r["geometry"] for s, r in runs.items()})
+        tau = temperature if alpha else None  # NT-Xent weighs nothing there
+        yield _point("synthetic", ["scaled"], _words(alpha), alpha, tau, measures, [file])
 
 
 def _fold(folder: Path) -> Iterable[dict]:
