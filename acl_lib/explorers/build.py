@@ -16,7 +16,7 @@ from .media import record_path
 def build(corpus: str = "synthetic", profile: str = "quick") -> list[Path]:
     """Train the networks of the map and of the training explorer, and write both records.
 
-    A few minutes of processor time for synthetic in "quick"; ESC-10 needs "laptop", for about ten.
+    About two minutes of processor time for synthetic in "quick"; ESC-10 needs "laptop", for eight.
 
     Args:
         corpus: "synthetic" or "esc10".
