@@ -46,11 +46,12 @@ const INKS = ["var(--one)", "var(--two)", "var(--three)", "var(--four)"];
 const look = (label) => ({ d: FORMS[Math.floor(label / INKS.length) % FORMS.length], ink: INKS[label % INKS.length] });
 
 const STEPS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+// !important: the theme frames pictures in the dark
 const LOOK = `
 .acl-x .map{display:flex;flex-wrap:wrap;gap:.5rem 1rem;align-items:flex-start}
 .acl-x .map>svg{width:auto}
-.acl-x .map .card{flex:1 1 15rem;min-width:0}
-.acl-x .map img{display:block;height:96px;max-width:100%;background:#000}
+.acl-x .map .clip{flex:1 1 15rem;min-width:0}
+.acl-x .map img{display:block;height:96px;max-width:100%;padding:0!important;background:#000!important}
 .acl-x .map ol{margin:.3rem 0;padding-left:1.3rem}
 .acl-x .map li{margin:.2rem 0}
 .acl-x .map li button{padding:.1rem .6rem}
@@ -77,7 +78,7 @@ function render({ model, el }) {
   const picture = make("img", { width: 50 }), head = make("p"), credit = make("p", { class: "link" }), missing = make("p", { role: "status" });
   const audio = make("audio", { preload: "none" }), list = make("ol");
   const playing = button("Play", () => (audio.paused ? play(shown()) : audio.pause()));
-  const card = make("div", { class: "card" }, head, picture, make("div", { class: "bar" }, playing), missing, credit, make("p", {}, "Nearest in h, by cosine:"), list);
+  const card = make("div", { class: "clip" }, head, picture, make("div", { class: "bar" }, playing), missing, credit, make("p", {}, "Nearest in h, by cosine:"), list);
   const say = make("p", { "aria-live": "polite" }), facts = make("p");
   const key = make("div", { class: "key" }, ...classes.map((name, k) => make("span", {}, mark(k), ` ${name}`)));
   const hint = make("p", { class: "link" }, `${some ? "Filled: clips that no network heard; hollow: clips that the networks were trained on. " : "No network heard any of these clips. "}Point at a clip to see it, click or press Enter to hear it; arrow keys go to the next one. ${model.get("corpusLine")}`);

@@ -215,7 +215,7 @@ def test_a_clip_is_seen_and_heard_from_the_kernel(lab):
         "print(w.clip, w.network)",
     )
     found = notebook.run(0).locator(".acl-x[data-explorer=map]")
-    picture = found.locator(".card img")
+    picture = found.locator(".clip img")
     expect(picture).to_have_attribute("src", re.compile("^data:image/webp;base64,"))
     first = picture.get_attribute("src")
     at = found.locator("svg [role=button][tabindex='0']")

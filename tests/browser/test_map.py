@@ -95,7 +95,7 @@ def test_arrow_keys_go_from_clip_to_clip_and_enter_plays(opened):
     page.keyboard.press("Enter")
     page.wait_for_function("window.heard.length == 1")
     assert heard(page) == [f"{clip}.mp3"]
-    shown = found.locator(".card img")
+    shown = found.locator(".clip img")
     expect(shown).to_have_attribute("src", f"{shown.get_attribute('src')}")
     assert shown.get_attribute("src").endswith(f"{clip}.webp")
     assert shown.evaluate("e => e.decode().then(() => e.naturalHeight)") == 96
@@ -177,5 +177,5 @@ def test_one_class_can_stand_out(opened):
 def test_a_page_without_its_files_says_so(opened):
     _, found = opened()
     assert found.locator("p[role=status]").inner_text() == ""
-    found.locator(".card img").evaluate("e => { e.src = e.src.replace('.webp', '-gone.webp'); }")
+    found.locator(".clip img").evaluate("e => { e.src = e.src.replace('.webp', '-gone.webp'); }")
     expect(found.locator("p[role=status]")).to_contain_text("not beside the page")
