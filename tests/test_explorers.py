@@ -30,6 +30,10 @@ def javascript(code):
     return json.loads(done.stdout)
 
 
+def exactly(values):
+    return torch.tensor(values, dtype=torch.float64)
+
+
 def on_sphere(clips, dimensions, seed, close=False):
     """Unit rows, none nearer to another than the library's `COSINE_LIMIT`, which costs digits."""
     draw = torch.Generator().manual_seed(seed)
@@ -55,9 +59,7 @@ def test_losses_and_gradients_are_those_of_the_library(clips, dimensions, close)
     got = javascript(f"{ask} return shared.ntXent(rows, 0.2)")
     value, gradient = with_gradient(lambda r: losses.nt_xent(*r.chunk(2), temperature=0.2), rows)
     assert got["loss"] == pytest.approx(value, rel=1e-6)
-    torch.testing.assert_close(
-        torch.tensor(got["gradient"]).double(), gradient, rtol=1e-5, atol=1e-7
-    )
+    torch.testing.assert_close(exactly(got["gradient"]), gradient, rtol=1e-6, atol=1e-9)
     for reduction in losses.REDUCTIONS:
         got = javascript(f"{ask} return shared.angularMargin(rows, 0.5, '{reduction}')")
         value, gradient = with_gradient(
@@ -65,9 +67,7 @@ def test_losses_and_gradients_are_those_of_the_library(clips, dimensions, close)
             rows,
         )
         assert got["loss"] == pytest.approx(value, rel=1e-6)
-        torch.testing.assert_close(
-            torch.tensor(got["gradient"]).double(), gradient, rtol=1e-5, atol=1e-6 * value
-        )
+        torch.testing.assert_close(exactly(got["gradient"]), gradient, rtol=1e-6, atol=1e-9 * value)
 
 
 @needs_node
@@ -139,7 +139,7 @@ def test_penalties_are_the_gradients_of_an_anchor():
         ("additive", additive),
         ("acl", 0.3 * contrast + 0.7 * angular),
     ):
-        torch.testing.assert_close(torch.tensor(got[name]).double(), wanted, rtol=1e-5, atol=1e-7)
+        torch.testing.assert_close(exactly(got[name]), wanted, rtol=1e-6, atol=1e-9)
 
 
 @needs_node

@@ -3,7 +3,7 @@
 from urllib.parse import parse_qs
 
 import pytest
-from browsing import SITE
+from browsing import FAINT, SITE
 
 LISTED = "explorers.html"
 
@@ -16,14 +16,15 @@ def links(visit):
     return [href for href in hrefs if "#x=" in href]
 
 
-def test_each_link_opens_its_explorer_with_its_settings(visit):
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_each_link_opens_its_explorer_with_its_settings(visit, scheme):
     if not (SITE / LISTED).exists():
         pytest.skip(f"no {LISTED} in the built book")
     asked = links(visit)
     assert len({href.split("&")[0] for href in asked}) == 6
     for href in asked:
         name, fragment = href.split("#")
-        page = visit(name, f"#{fragment}")
+        page = visit(name, f"#{fragment}", scheme=scheme)
         shown = page.locator("[data-explorer-asked]")
         assert shown.count() == 1, href
         told = shown.get_by_role("link", name="Link to these settings").get_attribute("href")
@@ -34,4 +35,16 @@ def test_each_link_opens_its_explorer_with_its_settings(visit):
                 assert float(back) == float(value), (href, key)
             except ValueError:
                 assert back == value, (href, key)
+        page.add_style_tag(content="* { transition: none !important }")  # no colour half way
+        assert page.evaluate(FAINT) == []
         assert page.complaints == []
+
+
+def test_a_still_picture_says_it_where_scripts_are_off(visit):
+    for name in sorted({href.split("#")[0] for href in links(visit)}):
+        page = visit(name, java_script_enabled=False)
+        pictures = page.locator(".acl-widget img")
+        assert pictures.count() >= 1, name
+        for picture in pictures.all():
+            assert picture.is_visible() and len(picture.get_attribute("alt")) > 20
+            assert picture.bounding_box()["width"] > 100
