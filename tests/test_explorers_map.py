@@ -42,13 +42,15 @@ def test_arrow_keys_go_to_the_nearest_point_that_counts():
     points = [[0, 0], [10, 1], [30, 0], [1, 20], [-9, 0]]
     all_of, some = [1] * 5, [1, 0, 1, 1, 1]
     asks = [
-        (0, 1, 0, all_of),  # right
-        (0, 1, 0, some),  # right, over one that is hidden
-        (0, 0, 1, all_of),  # down
-        (0, -1, 0, all_of),  # left
-        (2, 1, 0, all_of),  # nothing there
+        (0, "ArrowRight", all_of),
+        (0, "ArrowRight", some),  # over one that is hidden
+        (0, "ArrowDown", all_of),
+        (0, "ArrowLeft", all_of),
+        (2, "ArrowRight", all_of),  # nothing there
     ]
-    calls = ",".join(f"map.toward({points}, {a}, {b}, {c}, {d})" for a, b, c, d in asks)
+    calls = ",".join(
+        f"shared.toward({points}, {at}, shared.WAYS.{key}, {counts})" for at, key, counts in asks
+    )
     assert javascript(f"return [{calls}]") == [1, 2, 3, 4, 2]
     found = f"[map.under({points}, 9, 0, 14, {all_of}), map.under({points}, 50, 50, 14, {all_of})]"
     assert javascript(f"return {found}") == [1, -1]

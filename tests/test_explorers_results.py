@@ -252,9 +252,9 @@ def test_lines_hold_every_cell_and_arrows_reach_it():
         const {{ cells }} = results.chosen({json.dumps(data)}, asked);
         const lines = ["alpha", "temperature"].map((axis) =>
           results.linesOf(cells, axis).map((l) => [l.name, l.cells.map((c) => c.alpha)]));
-        const items = [[0, 0], [50, 0], [0, 40], [50, 40]].map(([x, y]) => ({{ x, y }}));
+        const items = [[0, 0], [50, 0], [0, 40], [50, 40]];
         const ways = [[1, 0], [0, 1], [-1, 0], [0, -1]];
-        const grid = ways.map((way) => results.towards(items, 0, way));
+        const grid = ways.map((way) => shared.toward(items, 0, way));
         return [lines, grid]""")
     over_alpha, over_temperature = lines
     assert [alphas for _, alphas in over_alpha] == 5 * [[0, 0.3, 0.5, 0.7, 1]]

@@ -1,5 +1,5 @@
 // Clips as points of a map under four networks: seen and heard, with their nearest neighbours in h.
-import { button, clipMedia, frame, make, onWidth, still } from "./shared.mjs";
+import { WAYS, button, clipMedia, frame, make, onWidth, still, toward } from "./shared.mjs";
 
 // Of each clip that counts, the share of its neighbours with its class; then their mean.
 export function neighbourShare(neighbours, labels, counts) {
@@ -10,19 +10,6 @@ export function neighbourShare(neighbours, labels, counts) {
     clips++;
   });
   return sum / clips;
-}
-
-// The point to go to from another: the nearest within 45 degrees of a direction, or nowhere.
-export function toward(points, from, across, up, counts) {
-  const [x, y] = points[from];
-  let best = from, least = Infinity;
-  points.forEach(([a, b], k) => {
-    const along = (a - x) * across + (b - y) * up, aside = Math.abs((a - x) * up - (b - y) * across);
-    if (!counts[k] || k === from || along <= 0 || aside > along) return;
-    const length = along + 2 * aside;
-    if (length < least) [best, least] = [k, length];
-  });
-  return best;
 }
 
 // The nearest point that counts, no farther than `reach`; -1 for none.
@@ -45,7 +32,6 @@ const FORMS = [
 const INKS = ["var(--one)", "var(--two)", "var(--three)", "var(--four)"];
 const look = (label) => ({ d: FORMS[Math.floor(label / INKS.length) % FORMS.length], ink: INKS[label % INKS.length] });
 
-const STEPS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 // !important: the theme frames pictures in the dark
 const LOOK = `
 .acl-x .map{display:flex;flex-wrap:wrap;gap:.5rem 1rem;align-items:flex-start}
@@ -113,12 +99,12 @@ function render({ model, el }) {
   }
 
   function keyed(event, k) {
-    const step = STEPS[event.key];
+    const step = WAYS[event.key];
     if (!step && event.key !== "Enter" && event.key !== " ") return;
     event.preventDefault();
     event.stopPropagation();
     if (!step) return play(k);
-    const next = toward(at, k, ...step, counts());
+    const next = toward(at, k, step, counts());
     choose(next);
     handles[next].focus({ preventScroll: true });
   }

@@ -1,5 +1,5 @@
 // Recorded sweeps over alpha and temperature: a map of cells or curves with intervals, and which record says so.
-import { frame, legend, make, onWidth, plot } from "./shared.mjs";
+import { WAYS, frame, legend, make, onWidth, plot, toward } from "./shared.mjs";
 
 // The cells of a sweep under one loss and measure; what the sweep lacks gives way to the first of its kind.
 export function chosen({ points, measures, losses }, { sweep, measure, loss }) {
@@ -57,17 +57,6 @@ export function linesOf(cells, axis) {
   return names.map((name) => ({ name, cells: cells.filter((c) => c.name === name).sort((a, b) => a.temperature - b.temperature) }));
 }
 
-// The item that an arrow key leads to from items[at]: the nearest in its direction, or at itself.
-export function towards(items, at, [dx, dy]) {
-  let next = at, least = Infinity;
-  items.forEach(({ x, y }, k) => {
-    const along = (x - items[at].x) * dx + (y - items[at].y) * dy, across = Math.abs((x - items[at].x) * dy) + Math.abs((y - items[at].y) * dx);
-    if (k === at || along < 0.5 || along + 2 * across >= least) return;
-    [next, least] = [k, along + 2 * across];
-  });
-  return next;
-}
-
 // Those of the places, given as [value, position], whose names fit side by side on a chart of this width.
 export function apart(places, width, room = 34) {
   const [first, last] = [places[0][1], places.at(-1)[1]], scale = (width - 64) / (last - first || 1);
@@ -85,7 +74,6 @@ const MARKS = [
   "M-4.5,0a4.5,4.5 0 1,0 9,0a4.5,4.5 0 1,0 -9,0", "M-4,-4H4V4H-4Z", "M0,-5.5L5,4H-5Z", "M0,-6L6,0L0,6L-6,0Z",
   "M0,5.5L5,-4H-5Z", "M-5,-1.5H-1.5V-5H1.5V-1.5H5V1.5H1.5V5H-1.5V1.5H-5Z", "M-5,-2H5V2H-5Z",
 ];
-const WAYS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 const OWN_STYLE = `.acl-x[data-explorer=results] :is(label,select){max-width:100%}
 .acl-x[data-explorer=results] .small{font-size:11px}`;
 const SETTINGS = ["sweep", "measure", "loss", "view", "axis"];
@@ -142,7 +130,7 @@ function render({ model, el }) {
       if (!WAYS[event.key]) return;
       event.preventDefault();
       event.stopPropagation();
-      pick(towards(items, k, WAYS[event.key]), true);
+      pick(toward(items.map(({ x, y }) => [x, y]), k, WAYS[event.key]), true);
     });
     items.push({ node, edge, words, x, y, cell: c });
     return node;

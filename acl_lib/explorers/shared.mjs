@@ -350,6 +350,24 @@ export function legend(lines) {
   return bar;
 }
 
+// ---- points that one walks between with the arrow keys
+
+export const WAYS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+
+// The point that an arrow key leads to: the nearest that counts within 45 degrees of its direction, or
+// else on that side, or else the same again.
+export function toward(points, from, [dx, dy], counts) {
+  const [x, y] = points[from];
+  let best = from, least = Infinity;
+  points.forEach(([a, b], k) => {
+    const along = (a - x) * dx + (b - y) * dy, across = Math.abs((a - x) * dy) + Math.abs((b - y) * dx);
+    const far = along + 2 * across + (across > along ? 1e6 : 0);
+    if (k === from || along < 0.5 || (counts && !counts[k]) || far >= least) return;
+    [best, least] = [k, far];
+  });
+  return best;
+}
+
 // ---- clips
 
 // Addresses { sound, picture } of a clip: files beside the page, or asked from the kernel.
