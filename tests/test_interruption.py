@@ -2,8 +2,10 @@
 
 import json
 import multiprocessing
+import multiprocessing.connection
 import os
 import signal
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -82,11 +84,16 @@ def test_a_run_killed_at_any_of_twenty_moments_ends_with_the_same_record(tmp_pat
     # the first optimiser imports torch._dynamo, which takes longer than a whole run here
     context.set_forkserver_preload(["acl_lib.experiments", "torch._dynamo", "scipy.stats"])
 
+    one_at_a_time = threading.Lock()
+
     def start(root: Path, kill_at: int = -1) -> tuple[int, int]:
         events = context.Value("i", 0)
         process = context.Process(target=work, args=(str(root), kill_at, events))
-        process.start()
-        process.join()
+        with one_at_a_time:  # a start also reads the exit codes of others, and each is there once
+            process.start()
+        multiprocessing.connection.wait([process.sentinel])
+        with one_at_a_time:
+            process.join()
         return process.exitcode, events.value
 
     code, events = start(tmp_path / "whole")
