@@ -26,9 +26,7 @@ def mp3(wav: Float[Tensor, " L"], sample_rate: int, *, compression: float | None
     Args:
         wav: samples, full scale 1.
         sample_rate: Hz, one of `SAMPLE_RATES`.
-        compression: 0 (finest) to 1 (smallest); None is libsndfile's choice, 6 to 7.5 kB a second.
-            At 0.7 a quarter to a third is saved, and loud cells of the log-mel move by 0.1 to 0.2
-            log10 units instead of 0.07.
+        compression: 0 (finest) to 1 (smallest); None is libsndfile's choice, between the two.
 
     Raises:
         ValueError: if the waveform is not one channel, empty or not finite, or MP3 does not know

@@ -8,8 +8,8 @@
     training(settings)                   # a pretraining, recorded or running, to steer
     explore(draw, alpha=[0, 0.5, 1])     # sliders over a figure that a notebook draws itself
 
-In JupyterLab `circle` and `penalty` are widgets (anywidget) whose values are traits: `w.alpha`
-reads what the slider says, `w.alpha = 1` moves it. In the book the same text runs in the page,
+In JupyterLab all but the last are widgets (anywidget) whose values are traits: `w.alpha` reads what
+the slider of a `circle` says, `w.alpha = 1` moves it. In the book the same text runs in the page,
 without a kernel and without a network, from a double-clicked file too.
 """
 

@@ -98,13 +98,20 @@ def training_record(corpus: str, profile: str) -> dict:
     """Train two networks, NT-Xent and ACL, and keep what every epoch shows on unheard clips.
 
     The first split is held out: its test clips, at most `MOST` and equally many of each class, are
-    what is looked at. Epoch 0 is the untrained network. One thread, until the end of the process:
-    it is a command's work.
+    what is looked at. Epoch 0 is the untrained network. One thread: sums depend on it.
     """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return _record(corpus, profile)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _record(corpus: str, profile: str) -> dict:
     runs = {}
     for name, which in NETWORKS.items():
         settings = config.recipe(which, corpus=corpus, profile=profile, pretrain_on="train", seed=0)
-        torch.set_num_threads(1)  # sums depend on their number
         data = open_recipe_corpus(settings, progress=False)
         bench = _Bench(settings, data)
         rows = [bench.look()]

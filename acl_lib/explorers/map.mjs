@@ -1,5 +1,5 @@
 // Clips as points of a map under four networks: seen and heard, with their nearest neighbours in h.
-import { WAYS, button, clipMedia, frame, make, onWidth, still, toward } from "./shared.mjs";
+import { WAYS, button, frame, make, onWidth, still, toward } from "./shared.mjs";
 
 // Of each clip that counts, the share of its neighbours with its class; then their mean.
 export function neighbourShare(neighbours, labels, counts) {
@@ -20,6 +20,20 @@ export function under(points, x, y, reach, counts) {
     if (counts[k] && length < least) [best, least] = [k, length];
   });
   return best;
+}
+
+// Addresses { sound, picture } of a clip: files beside the page, or asked from the kernel.
+function clipMedia(model, clip) {
+  if (model.page) return Promise.resolve({ sound: `${model.get("media")}/${clip}.mp3`, picture: `${model.get("media")}/${clip}.webp` });
+  return new Promise((found) => {
+    const take = (message) => {
+      if (message.clip !== clip) return;
+      model.off("msg:custom", take);
+      found(message);
+    };
+    model.on("msg:custom", take);
+    model.send({ clip });
+  });
 }
 
 const FORMS = [

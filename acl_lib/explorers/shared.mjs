@@ -248,6 +248,7 @@ function linked(root, name, model, controls) {
     link.setAttribute("href", `#${all}`);
   };
   const read = () => {
+    root.removeAttribute("data-explorer-asked");
     if (!location.hash.includes("=")) return;
     const asked = new URLSearchParams(location.hash.slice(1));
     if (asked.has("x") && asked.get("x") !== name) return;
@@ -257,22 +258,18 @@ function linked(root, name, model, controls) {
       return value;
     });
     if (!taken.some((value) => value !== undefined) && asked.get("x") !== name) return;
-    const first = document.querySelector("[data-explorer-asked]");
-    if (first && first !== root) return; // two take these settings: the upper one is shown
-    root.setAttribute("data-explorer-asked", "");
+    const others = [...document.querySelectorAll("[data-explorer-asked]")];
+    if (others.some((other) => other.dataset.explorerAsked === location.hash)) return; // the upper one is shown
+    root.setAttribute("data-explorer-asked", location.hash);
     setTimeout(() => root.scrollIntoView({ block: "start" }));
   };
-  const watch = () => {
-    document.querySelector("[data-explorer-asked]")?.removeAttribute("data-explorer-asked");
-    read();
-  };
-  window.addEventListener("hashchange", watch);
+  window.addEventListener("hashchange", read);
   model.on("change", told);
   read();
   told();
   setTimeout(() => root.append(make("p", { class: "link" }, link))); // below all that the explorer adds
   return () => {
-    window.removeEventListener("hashchange", watch);
+    window.removeEventListener("hashchange", read);
     model.off("change", told);
   };
 }
@@ -302,8 +299,8 @@ export function ticks(min, max, count = 5) {
 }
 
 // Draws axes and lines into an svg element and returns its scales.
-// axis: { min, max, label, ticks, to }, with `to` Math.log or another rising function; line: { name, points [[x, y], ...], colour, dash, dots,
-// band [[x, low, high], ...] }. Text keeps its size: `width` is in pixels.
+// axis: { min, max, label, ticks, to }, with `to` Math.log or another rising function;
+// line: { name, points [[x, y], ...], colour, dash, dots }. Text keeps its size: `width` is in pixels.
 export function plot(svg, width, { height = 240, x, y, lines }) {
   const left = 50, right = 14, top = 24, bottom = 40;
   const scale = ({ min, max, to = (v) => v }, from, end) => {
@@ -325,11 +322,6 @@ export function plot(svg, width, { height = 240, x, y, lines }) {
   parts.push(make("svg:text", { x: (left + width - right) / 2, y: height - 6, "text-anchor": "middle" }, x.label));
   parts.push(make("svg:text", { x: 4, y: 12 }, y.label));
   const path = (points) => `M${points.map(([a, b]) => `${X(a).toFixed(1)},${Y(b).toFixed(1)}`).join("L")}`;
-  for (const { band = [], colour } of lines) {
-    if (!band.length) continue;
-    const edge = [...band.map(([a, low]) => [a, low]), ...band.map(([a, , high]) => [a, high]).reverse()];
-    parts.push(make("svg:path", { d: `${path(edge)}Z`, fill: colour, "fill-opacity": 0.15, stroke: "none" }));
-  }
   for (const { name, points, colour, dash = "", dots } of lines) {
     if (!points.length) continue;
     parts.push(make("svg:path", { d: path(points), fill: "none", stroke: colour, "stroke-width": 2.5, "stroke-dasharray": dash, "data-name": name }));
@@ -366,22 +358,6 @@ export function toward(points, from, [dx, dy], counts) {
     [best, least] = [k, far];
   });
   return best;
-}
-
-// ---- clips
-
-// Addresses { sound, picture } of a clip: files beside the page, or asked from the kernel.
-export function clipMedia(model, clip) {
-  if (model.page) return Promise.resolve({ sound: `${model.get("media")}/${clip}.mp3`, picture: `${model.get("media")}/${clip}.webp` });
-  return new Promise((found) => {
-    const take = (message) => {
-      if (message.clip !== clip) return;
-      model.off("msg:custom", take);
-      found(message);
-    };
-    model.on("msg:custom", take);
-    model.send({ clip });
-  });
 }
 
 // Calls draw with the width in real pixels, so that text keeps its size on a phone.

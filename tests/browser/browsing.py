@@ -41,3 +41,10 @@ FAINT = """() => {
       return {text: e.textContent.trim().slice(0, 40), ratio, enough: ratio >= (large ? 3 : 4.5)};
     }).filter(found => !found.enough);
 }"""
+
+
+def explorer(page, name):
+    """The first explorer of this name on a page, on the screen."""
+    found = page.locator(f".acl-x[data-explorer={name}]").first
+    found.scroll_into_view_if_needed()
+    return found

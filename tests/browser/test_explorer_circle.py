@@ -1,16 +1,11 @@
 """The circle and the penalty in a browser: keys, mouse, finger, link, and what they change."""
 
 import pytest
+from browsing import explorer
 from playwright.sync_api import expect
 
 ACL = "notebooks/09_acl_pretraining.html"
 MARGIN = "notebooks/13_additive_margin.html"
-
-
-def explorer(page, name):
-    found = page.locator(f".acl-x[data-explorer={name}]").first
-    found.scroll_into_view_if_needed()
-    return found
 
 
 def readout(of, row):

@@ -2,15 +2,9 @@
 
 import re
 
-from browsing import FAINT
+from browsing import FAINT, explorer
 
 PAGE = "notebooks/14_does_it_hold.html"
-
-
-def explorer(page):
-    found = page.locator(".acl-x[data-explorer=results]").first
-    found.scroll_into_view_if_needed()
-    return found
 
 
 def told(of):
@@ -23,7 +17,7 @@ def finding(of):
 
 def test_another_measure_by_keyboard_changes_picture_and_sentence(visit):
     page = visit(PAGE)
-    results = explorer(page)
+    results = explorer(page, "results")
     picture, before = results.locator("svg").last.inner_html(), finding(results)
     assert "of 21 cells" in before and "by luck" in before
     results.get_by_label("measure").focus()
@@ -36,7 +30,7 @@ def test_another_measure_by_keyboard_changes_picture_and_sentence(visit):
 
 def test_arrow_keys_lead_from_cell_to_cell_and_each_names_its_record(visit):
     page = visit(PAGE)
-    results = explorer(page)
+    results = explorer(page, "results")
     cells = results.locator("svg g[role=img]")
     assert cells.count() == 21
     results.locator("svg g[tabindex='0']").focus()
@@ -54,11 +48,11 @@ def test_arrow_keys_lead_from_cell_to_cell_and_each_names_its_record(visit):
 
 def test_mouse_and_finger_ask_a_cell(visit):
     page = visit(PAGE)
-    results = explorer(page)
+    results = explorer(page, "results")
     results.locator("svg g[role=img]").nth(3).hover()
     assert told(results) == results.locator("svg g[role=img]").nth(3).get_attribute("aria-label")
     page = visit(PAGE, width=390, height=844, has_touch=True, is_mobile=True)
-    results = explorer(page)
+    results = explorer(page, "results")
     results.locator("svg g[role=img]").nth(7).tap()
     assert told(results) == results.locator("svg g[role=img]").nth(7).get_attribute("aria-label")
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
@@ -67,7 +61,7 @@ def test_mouse_and_finger_ask_a_cell(visit):
 def test_settings_come_back_from_a_link(visit):
     link = "#x=results&sweep=fold&measure=knn_z&view=curves&axis=temperature"
     page = visit(PAGE, link)
-    results = explorer(page)
+    results = explorer(page, "results")
     values = {k: results.get_by_label(k).input_value() for k in ("sweep", "measure", "view")}
     assert values == {"sweep": "fold", "measure": "knn_z", "view": "curves"}
     assert results.locator("svg g[role=img]").count() == 10
@@ -78,7 +72,7 @@ def test_settings_come_back_from_a_link(visit):
 
 def test_a_sweep_without_the_measure_says_so_and_shows_its_like(visit):
     page = visit(PAGE, "#x=results&sweep=published_alpha&measure=linear")
-    results = explorer(page)
+    results = explorer(page, "results")
     assert "has no linear probe of h" in finding(results)
     assert "by patches" in finding(results)
     assert results.locator("svg g[role=img]").count() == 11
@@ -89,9 +83,9 @@ def test_numbers_can_be_read_in_both_themes(visit):
     for scheme in ("light", "dark"):
         for link in ("#x=results", "#x=results&view=curves"):
             page = visit(PAGE, link, scheme=scheme)
-            explorer(page)
+            explorer(page, "results")
             texts = {found["text"] for found in page.evaluate(FAINT)}
-            shown = explorer(page).locator("text, p, label").all_text_contents()
+            shown = explorer(page, "results").locator("text, p, label").all_text_contents()
             assert not [
                 t for t in texts if any(s.strip().startswith(t) for s in shown if s.strip())
             ]

@@ -1,17 +1,12 @@
 """The recorded training in a browser: a scrubber through its epochs, the map moving along."""
 
 import pytest
+from browsing import explorer
 from playwright.sync_api import expect
 
 PAGE = "notebooks/08_contrastive_pretraining.html"
 PLACES = "found => [...found.querySelectorAll('svg g path')].map(p => p.style.transform)"
 MIDDLE = "#x=training&epoch=6&net=ACL&show=class_gap"
-
-
-def explorer(page):
-    found = page.locator(".acl-x[data-explorer=training]").first
-    found.scroll_into_view_if_needed()
-    return found
 
 
 def told(training):
@@ -20,7 +15,7 @@ def told(training):
 
 def test_a_key_on_the_scrubber_moves_line_map_and_sentence(visit):
     page = visit(PAGE)
-    training = explorer(page)
+    training = explorer(page, "training")
     expect(told(training)).to_contain_text("Untrained (NT-Xent)")
     chart, places = training.locator("svg[role=img]").first, training.evaluate(PLACES)
     before = chart.inner_html()
@@ -36,7 +31,7 @@ def test_a_key_on_the_scrubber_moves_line_map_and_sentence(visit):
 
 def test_a_link_brings_epoch_network_and_curve_back(visit):
     page = visit(PAGE, MIDDLE)
-    training = explorer(page)
+    training = explorer(page, "training")
     expect(told(training)).to_contain_text("ACL after epoch 6")
     assert "NT-Xent" not in told(training).inner_text()
     assert training.get_by_label("curve").input_value() == "class_gap"
@@ -50,7 +45,7 @@ def test_a_link_brings_epoch_network_and_curve_back(visit):
 
 def test_play_goes_to_the_end_and_can_be_held(visit):
     page = visit(PAGE)
-    training = explorer(page)
+    training = explorer(page, "training")
     training.get_by_role("button", name="Play").click()
     expect(told(training)).to_contain_text("after epoch 2:")
     training.get_by_role("button", name="Pause playing").click()
@@ -61,7 +56,7 @@ def test_play_goes_to_the_end_and_can_be_held(visit):
 
 def test_less_motion_means_the_last_epoch_at_once(visit):
     page = visit(PAGE, reduced_motion="reduce")
-    training = explorer(page)
+    training = explorer(page, "training")
     training.get_by_role("button", name="Play").click()
     slider = training.get_by_role("slider", name="epoch")
     assert slider.input_value() == slider.get_attribute("max")
@@ -72,7 +67,7 @@ def test_less_motion_means_the_last_epoch_at_once(visit):
 @pytest.mark.parametrize("net", ["both", "NT-Xent"])
 def test_it_fits_a_phone_and_the_map_lies_below(visit, net):
     page = visit(PAGE, f"#x=training&net={net}", width=390, height=844)
-    training = explorer(page)
+    training = explorer(page, "training")
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     chart, first = (training.locator("svg[role=img]:visible").nth(k).bounding_box() for k in (0, 1))
     assert first["y"] >= chart["y"] + chart["height"]

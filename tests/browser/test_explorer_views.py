@@ -1,16 +1,11 @@
 """Two views in a browser: sliders, boxes that are dragged, a link, and sounds made in the page."""
 
 import pytest
+from browsing import explorer
 from playwright.sync_api import expect
 
 PAGE = "notebooks/02_two_views.html"
 PIXELS = "canvas => Array.from(canvas.getContext('2d').getImageData(0, 0, 101, 96).data).join()"
-
-
-def explorer(page):
-    found = page.locator(".acl-x[data-explorer=views]")
-    found.scroll_into_view_if_needed()
-    return found
 
 
 def pixels(of, k):
@@ -30,7 +25,7 @@ def told(of):
 
 def test_a_key_on_a_slider_changes_one_view_and_the_readout(visit):
     page = visit(PAGE)
-    views = explorer(page)
+    views = explorer(page, "views")
     before, said = [pixels(views, k) for k in range(3)], told(views)
     slider = views.get_by_label("view 1 starts at")
     press(page, slider, "ArrowRight", 9)
@@ -47,7 +42,7 @@ def test_a_key_on_a_slider_changes_one_view_and_the_readout(visit):
 )
 def test_every_step_changes_both_views(visit, label):
     page = visit(PAGE)
-    views = explorer(page)
+    views = explorer(page, "views")
     before = [pixels(views, k) for k in (1, 2)]
     slider = views.get_by_role("slider", name=label)
     press(page, slider, "ArrowLeft" if label in ("crop", "compander") else "ArrowRight", 3)
@@ -56,7 +51,7 @@ def test_every_step_changes_both_views(visit, label):
 
 def test_the_same_second_at_strength_nought_is_the_same_view(visit):
     page = visit(PAGE, "#x=views&i=0.5&j=0.5&s=0")
-    views = explorer(page)
+    views = explorer(page, "views")
     assert pixels(views, 1) == pixels(views, 2)
     assert "cosine of 1.00" in told(views) and "1.00 s" in told(views)
     assert views.get_by_text("Nothing was done to it.").count() == 2
@@ -67,7 +62,7 @@ def test_the_same_second_at_strength_nought_is_the_same_view(visit):
 
 def test_views_are_heard_and_change_with_the_settings(visit):
     page = visit(PAGE)
-    views = explorer(page)
+    views = explorer(page, "views")
     first = views.get_by_label("View 1, from its picture")
     first.scroll_into_view_if_needed()
     made = "a => a.src.startsWith('blob:') && a.duration > 0"
@@ -86,7 +81,7 @@ def test_views_are_heard_and_change_with_the_settings(visit):
 
 def test_a_box_is_dragged_and_the_page_still_scrolls(visit):
     page = visit(PAGE, width=390, height=844)
-    views = explorer(page)
+    views = explorer(page, "views")
     box = views.locator("rect[data-view='1']")
     box.scroll_into_view_if_needed()
     before = box.bounding_box()
@@ -105,7 +100,7 @@ def test_a_box_is_dragged_and_the_page_still_scrolls(visit):
 
 def test_buttons_draw_anew_and_go_back_to_the_authors(visit):
     page = visit(PAGE, "#x=views&mix=0.6&crop=0.3&tm=3&blur=1")
-    views = explorer(page)
+    views = explorer(page, "views")
     before = [pixels(views, k) for k in (1, 2)]
     views.get_by_role("button", name="Draw anew").click()
     assert views.get_by_label("draw", exact=True).get_attribute("aria-valuetext") == "no. 1"
@@ -118,9 +113,9 @@ def test_buttons_draw_anew_and_go_back_to_the_authors(visit):
 
 def test_a_link_brings_views_back(visit):
     page = visit(PAGE, "#x=views&clip=2&mix=0.4&fm=2&seed=7")
-    views = explorer(page)
+    views = explorer(page, "views")
     assert views.get_by_role("combobox", name="clip").input_value() == "2"
     assert views.get_by_label("mix-back").get_attribute("aria-valuetext") == "0.40"
     link = views.get_by_role("link", name="Link to these settings").get_attribute("href")
-    again = explorer(visit(PAGE, link))
+    again = explorer(visit(PAGE, link), "views")
     assert [pixels(again, k) for k in range(3)] == [pixels(views, k) for k in range(3)]
