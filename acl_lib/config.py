@@ -19,6 +19,7 @@ OPTIMIZERS = ("sgd", "adamw", "adam")
 PRECISIONS = ("auto", "float32", "bfloat16")
 SELECT_BY = ("last", "knn", "loss")
 SOLVERS = ("lbfgs", "sgd")
+NOISE_KINDS = ("in_vocabulary", "out_of_vocabulary")  # as in datasets.with_label_noise
 SUBSETS = ("clean", "noisy", "noisy_small")  # of the training clips, in corpora that have them
 TRAIN_ON = ("train", "all", *SUBSETS)
 PROBE_ON = ("train", *SUBSETS)
@@ -203,6 +204,22 @@ class ProbeConfig:
 
 
 @dataclass(frozen=True)
+class LabelConfig:
+    """Wrong labels put on purpose among the training clips of each fold; test labels stay right."""
+
+    label_noise: float = 0.0  # share of the training clips
+    noise_kind: str = "in_vocabulary"  # a wrong class; "out_of_vocabulary": a foreign sound
+    # classes held out of the vocabulary, whose clips are the foreign sounds: the first ones with
+    # seed 0, the next with seed 1, and so on around
+    outside: int = 0
+
+    def __post_init__(self) -> None:
+        _require(0 <= self.label_noise <= 1, "label_noise in [0, 1]", self.label_noise)
+        _require(self.noise_kind in NOISE_KINDS, f"noise_kind in {NOISE_KINDS}", self.noise_kind)
+        _require(self.outside >= 0, "outside >= 0 classes", self.outside)
+
+
+@dataclass(frozen=True)
 class Recipe:
     """Everything that decides a run's numbers, and nothing else."""
 
@@ -221,6 +238,7 @@ class Recipe:
     train: TrainConfig = field(default_factory=TrainConfig)
     select: SelectConfig = field(default_factory=SelectConfig)
     probe: ProbeConfig = field(default_factory=ProbeConfig)
+    labels: LabelConfig = field(default_factory=LabelConfig)
 
     def __post_init__(self) -> None:
         _require(0 <= self.seed < 2**63, "seed in 0 to 2**63 - 1", self.seed)
@@ -235,6 +253,7 @@ class Recipe:
         labels = self.method != "simclr"
         by, on = self.select.select_by, self.select.select_on
         selects, every_patch = by != "last", self.views.patches == "all"
+        foreign = self.labels.label_noise > 0 and self.labels.noise_kind == "out_of_vocabulary"
         for impossible, message in (
             (
                 labels and learned == "all",
@@ -275,6 +294,15 @@ class Recipe:
                 selects and self.probe.chooses_epoch and on == self.probe_on,
                 f"select_on={on!r} needs another probe_on: a layer trained by 'sgd' or a fine-tuned"
                 " network learns on the one and keeps the epoch that is best on the other",
+            ),
+            (
+                foreign and not self.labels.outside,
+                "noise_kind='out_of_vocabulary' needs outside=1 or more: classes whose clips are "
+                "the foreign sounds",
+            ),
+            (
+                self.labels.label_noise > 0 and learned == "all",
+                "label_noise needs pretrain_on='train' or a subset: it differs from fold to fold",
             ),
             (
                 self.train.optimizer == "adam" and not selects,

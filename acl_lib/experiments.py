@@ -8,8 +8,10 @@ For instance::
 
 from __future__ import annotations
 
+import ast
 import copy
 import hashlib
+import io
 import os
 import platform
 import shutil
@@ -17,12 +19,14 @@ import statistics
 import subprocess
 import sys
 import time
+import tokenize
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
 import torch
+from filelock import FileLock
 from jaxtyping import Int
 from torch import Tensor, nn
 from tqdm.auto import tqdm
@@ -42,7 +46,7 @@ from .probing import (
     train_classifier,
 )
 from .records import LETTERS, REPRESENTATIONS, Record, differences, geometry, score
-from .splits import Split, evaluation_splits, source_numbers
+from .splits import Split, evaluation_splits, lessons, source_numbers, vocabulary
 from .training import (
     History,
     SimCLRStep,
@@ -58,9 +62,10 @@ from .training import (
 
 Scale = tuple  # mean and standard deviation, of all values or of each band: see `standardisation`
 
-# what a change to can change a number
+# what a change to can change a number; what `config` holds, a record's recipe tells
 CODE = (
-    "config features views augment models losses training probing metrics splits experiments"
+    "datasets/label_noise features views augment models losses training probing metrics splits "
+    "experiments"
 ).split()
 
 
@@ -277,59 +282,33 @@ def run(
         if threads < 1:
             raise ValueError(f"threads must be at least 1; got {threads}")
         torch.set_num_threads(threads)
-    corpus = open_recipe_corpus(recipe, progress=progress)
+    whole = open_recipe_corpus(recipe, progress=progress)
+    corpus, _ = vocabulary(whole, recipe)
     what = "".join([recipe.digest(), corpus.fingerprint(), code_fingerprint(), device])
     key = hashlib.sha256((what + str(skip_unreadable) * skip_unreadable).encode()).hexdigest()[:12]
     home = Path(folder) if folder else runs_dir()
     home = home / f"{recipe.name}-{corpus.name}-{key}"
-    if again:
-        shutil.rmtree(home, ignore_errors=True)
-    elif (home / "record.json").exists():
-        return Record.read(home / "record.json")
     splits = evaluation_splits(corpus, recipe)
     home.mkdir(parents=True, exist_ok=True)
-    started, cpu_started = time.perf_counter(), time.process_time()
-    store = open_store(corpus, recipe, skip_unreadable=skip_unreadable, progress=progress)
-    work = _Work(recipe, corpus, store.to(device), home, progress)
-    for split in splits:
-        work.fit(split)
-        work.ask(split)
-    record = Record(
-        recipe=recipe,
-        corpus={
-            "name": corpus.name,
-            "fingerprint": corpus.fingerprint(),
-            "clips": len(corpus),
-            "classes": list(corpus.classes),
-            "labels": "".join(LETTERS[clip.label] for clip in corpus.clips),
-            "sources": source_numbers(corpus).tolist(),
-        },
-        results=work.results(),
-        geometry=work.geometry(),
-        history=[past["loss"] for past in work.histories],
-        selection=[
-            {"epoch": past["epoch"], "scores": [list(pair) for pair in past["scores"].items()]}
-            for past in work.histories
-        ],
-        splits=work.trainings,
-        cost={
-            "train_cpu_seconds": round(sum(past["cpu_seconds"] for past in work.histories), 1),
-            "cpu_seconds": round(time.process_time() - cpu_started + work.cpu_before, 1),
-            "wall_seconds": round(time.perf_counter() - started, 1),  # since the last interruption
-            "threads": torch.get_num_threads(),
-            "kind": device,
-            "device": torch.cuda.get_device_name() if device == "cuda" else _processor(),
-            "bfloat16": half_precision(recipe.train.precision, device),
-        },
-        versions={name: version(name) for name in ("torch", "torchaudio", "numpy", "soxr")}
-        | {"python": platform.python_version()},
-        code=code_fingerprint(),
-        commit=_commit(),
-        path=home / "record.json",
-    )
-    record.write()
-    for leftover in (*home.glob("*.resume"), *home.glob("*.part")):
-        leftover.unlink()
+    with FileLock(home.parent / f".{home.name}.lock"):  # whoever else makes this run is waited for
+        if again:
+            for file in home.iterdir():
+                file.unlink()
+        elif (home / "record.json").exists():
+            return Record.read(home / "record.json")
+        started, cpu_started = time.perf_counter(), time.process_time()
+        store = open_store(whole, recipe, skip_unreadable=skip_unreadable, progress=progress)
+        work = _Work(recipe, whole, store.to(device), home, progress)
+        for split in splits:
+            work.hear(split)
+            work.fit(split)
+            work.ask(split)
+        record = work.record(
+            device, time.perf_counter() - started, time.process_time() - cpu_started
+        )
+        record.write()
+        for leftover in (*home.glob("*.resume"), *home.glob("*.part")):
+            leftover.unlink()
     return record
 
 
@@ -404,7 +383,8 @@ def probe(
     device = _device(device)
     store = open_store(opened, recipe, progress=progress).to(device)
     work = _Work(recipe, opened, store, None, progress)
-    for i, part in enumerate(evaluation_splits(opened, recipe)):
+    for i, part in enumerate(evaluation_splits(work.corpus, recipe)):
+        work.hear(part)
         if i == 0 or not (abroad or record.splits == ["all"]):
             network, scale = _trained(record, split if abroad else i, device)
             if abroad:
@@ -432,18 +412,37 @@ def open_recipe_corpus(recipe: Recipe, *, progress: bool = True) -> Corpus:
 def code_fingerprint() -> str:
     """A hash of the modules that can change a number."""
     here = Path(__file__).parent
-    text = b"".join((here / f"{name}.py").read_bytes() for name in CODE)
-    return hashlib.sha256(text).hexdigest()[:16]
+    text = "".join(_bare((here / f"{name}.py").read_text(encoding="utf-8")) for name in CODE)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _bare(source: str) -> str:
+    """A module without what only a reader sees: docstrings, comments, empty lines."""
+    lines = source.splitlines()
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.COMMENT:
+            row, column = token.start
+            lines[row - 1] = lines[row - 1][:column]
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)):
+            first = node.body[0]
+            if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
+                lines[first.lineno - 1 : first.end_lineno] = [""] * (
+                    first.end_lineno - first.lineno + 1
+                )
+    return "\n".join(line.rstrip() for line in lines if line.strip())
 
 
 class _Work:
     """One run: trains what is not trained yet, and asks everything the same questions."""
 
     def __init__(
-        self, recipe: Recipe, corpus: Corpus, store: LogMelStore, home: Path | None, progress: bool
+        self, recipe: Recipe, whole: Corpus, sounds: LogMelStore, home: Path | None, progress: bool
     ) -> None:
-        self.recipe, self.store, self.home, self.progress = recipe, store, home, progress
-        device = store.frames.device
+        self.recipe, self.whole, self.sounds = recipe, whole, sounds
+        self.home, self.progress = home, progress
+        self.corpus, _ = vocabulary(whole, recipe)
+        corpus, device = self.corpus, sounds.frames.device
         self.y = corpus.labels.to(device)
         self.source = source_numbers(corpus).to(device)
         self.num_classes = len(corpus.classes)
@@ -458,6 +457,12 @@ class _Work:
         self.histories: list[dict] = []
         self.trainings: list[str] = []
         self.cpu_before = 0.0  # of trainings that an earlier process did
+
+    def hear(self, split: Split) -> None:
+        """From now on clips sound, and are labelled, as they are for this fold's training."""
+        told = lessons(self.whole, self.recipe, split)
+        self.told, self.told_source = told.y.to(self.y.device), told.source.to(self.y.device)
+        self.store = self.sounds.take(told.sound)
 
     def fit(self, split: Split) -> None:
         """The network of a split: from its file, or trained now; one for all that see the same."""
@@ -475,7 +480,7 @@ class _Work:
                 network, scale, history = fit(
                     self.recipe,
                     self.store,
-                    self.y,
+                    self.told,
                     split,
                     num_classes=self.num_classes,
                     on_epoch=bar.tick,
@@ -499,22 +504,22 @@ class _Work:
         untrained = new_network(recipe, self.num_classes, self.y.device)
         for name, one in (("trained", network), ("untrained", untrained)):
             self.spaces[name] = _embed(recipe, one.encoder, self.store, self.clips, scale)
-        if "statistics" not in self.spaces:
+        if "statistics" not in self.spaces or self.recipe.labels.label_noise > 0:
             self.spaces["statistics"] = log_mel_statistics(self.store, self.clips), self.clips
-            self.patches = self.spaces["trained"][1].bincount(minlength=len(self.y))
 
     def ask(self, split: Split) -> None:
         """Every reader, fitted on the probe's clips, about every representation of the test."""
         recipe, device = self.recipe, self.y.device
         probe, test = split.probe.to(device), split.test.to(device)
         self.fold[test] = self.fold.max() + 1
+        self.patches[test] = self.spaces["trained"][1].bincount(minlength=len(self.y))[test]
         options = {"train": probe, "test": test, "num_classes": self.num_classes}
         for name, (h, clip) in self.spaces.items():
             posterior, _ = linear_probe(
-                h, clip, self.y, groups=self.source, config=recipe.probe, **options
+                h, clip, self.told, groups=self.told_source, config=recipe.probe, **options
             )
             self._keep(name, "linear", test, posterior)
-            posterior = knn(h, clip, self.y, neighbours=recipe.probe.neighbours, **options)
+            posterior = knn(h, clip, self.told, neighbours=recipe.probe.neighbours, **options)
             self._keep(name, "knn", test, posterior)
         if self.network.classifier:
             logits, clip = _embed(
@@ -544,7 +549,7 @@ class _Work:
             posterior = train_classifier(
                 copy.deepcopy(self.network.encoder),
                 self.store,
-                self.y,
+                self.told,
                 train_on=split.probe.to(device),
                 validate=split.validate.to(device),
                 test=split.test.to(device),
@@ -599,6 +604,43 @@ class _Work:
             for space, shapes in self.shapes.items()
             if all(shapes)
         }
+
+    def record(self, device: str, wall: float, cpu: float) -> Record:
+        """Everything found, once all folds were asked; seconds are of this process."""
+        corpus = self.corpus
+        return Record(
+            recipe=self.recipe,
+            corpus={
+                "name": corpus.name,
+                "fingerprint": corpus.fingerprint(),
+                "clips": len(corpus),
+                "classes": list(corpus.classes),
+                "labels": "".join(LETTERS[clip.label] for clip in corpus.clips),
+                "sources": source_numbers(corpus).tolist(),
+            },
+            results=self.results(),
+            geometry=self.geometry(),
+            history=[past["loss"] for past in self.histories],
+            selection=[
+                {"epoch": past["epoch"], "scores": [list(pair) for pair in past["scores"].items()]}
+                for past in self.histories
+            ],
+            splits=self.trainings,
+            cost={
+                "train_cpu_seconds": round(sum(past["cpu_seconds"] for past in self.histories), 1),
+                "cpu_seconds": round(cpu + self.cpu_before, 1),
+                "wall_seconds": round(wall, 1),  # since the last interruption
+                "threads": torch.get_num_threads(),
+                "kind": device,
+                "device": torch.cuda.get_device_name() if device == "cuda" else _processor(),
+                "bfloat16": half_precision(self.recipe.train.precision, device),
+            },
+            versions={name: version(name) for name in ("torch", "torchaudio", "numpy", "soxr")}
+            | {"python": platform.python_version()},
+            code=code_fingerprint(),
+            commit=_commit(),
+            path=self.home / "record.json",
+        )
 
     def _bar(self, name: str, ids: int, epochs: int) -> _Bar:
         return _Bar(f"{self.recipe.name}, {name}", ids, epochs, self.progress)

@@ -185,6 +185,13 @@ class LogMelStore:
         moved = {f.name: getattr(self, f.name).to(device) for f in dataclasses.fields(self)}
         return LogMelStore(**moved)
 
+    def take(self, clips: Int[Tensor, " n"]) -> LogMelStore:
+        """Some clips in the order given, also more than once; their frames are not copied."""
+        clips = clips.to(self.starts.device)
+        return dataclasses.replace(
+            self, starts=self.starts[clips], lengths=self.lengths[clips], sums=self.sums[clips]
+        )
+
     def mel_statistics(self, clips: Int[Tensor, " n"] | None = None) -> tuple[float, float]:
         """Mean and standard deviation over all values of some clips, in log10 power.
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
 from .config import Recipe
-from .datasets import Corpus
+from .datasets import Corpus, with_label_noise
 from .probing import folds_by_group
 
 
@@ -100,6 +100,62 @@ def evaluation_splits(corpus: Corpus, recipe: Recipe) -> list[Split]:
     else:
         fold = 1 + folds_by_group(source, 5)
     return [split(f"fold {k}", fold != k, fold == k) for k in sorted(set(fold.tolist()))]
+
+
+@dataclass(frozen=True)
+class Lessons:
+    """What a fold hears and is told of each clip of the corpus; of test clips the truth."""
+
+    sound: Int[Tensor, " N"]  # the clip of the whole corpus that is heard in this place
+    y: Int[Tensor, " N"]
+    source: Int[Tensor, " N"]
+
+
+def vocabulary(whole: Corpus, recipe: Recipe) -> tuple[Corpus, Corpus | None]:
+    """The corpus that a recipe classifies, and the clips of the classes it holds outside.
+
+    Raises:
+        ValueError: fewer than two classes would be left.
+    """
+    count, classes = recipe.labels.outside, whole.classes
+    if not count:
+        return whole, None
+    if len(classes) - count < 2:
+        raise ValueError(
+            f"outside={count} leaves {max(len(classes) - count, 0)} of the {len(classes)} classes "
+            f"of {whole.name}; two at least are needed"
+        )
+    outside = {classes[(count * recipe.seed + i) % len(classes)] for i in range(count)}
+    return whole.keep_classes(set(classes) - outside), whole.keep_classes(outside)
+
+
+def lessons(whole: Corpus, recipe: Recipe, split: Split) -> Lessons:
+    """The corpus as a fold's training hears it: with the recipe's label noise, if any.
+
+    The seed draws the victims among all clips of the vocabulary that are not tested. Where there
+    are fewer foreign sounds than victims, some are heard twice.
+
+    Args:
+        whole: the corpus with all its classes; `split` counts the clips of its `vocabulary`.
+    """
+    corpus, outside = vocabulary(whole, recipe)
+    noise = recipe.labels
+    if noise.label_noise > 0:
+        tested = set(split.test.tolist())
+        sides = (
+            replace(c, split="test" if i in tested else "train") for i, c in enumerate(corpus.clips)
+        )
+        corpus = with_label_noise(
+            replace(corpus, clips=tuple(sides)),
+            noise.label_noise,
+            noise.noise_kind,
+            recipe.seed,
+            outside=outside if noise.noise_kind == "out_of_vocabulary" else None,
+            reuse=True,
+        )
+    place = {clip.path: i for i, clip in enumerate(whole.clips)}
+    sound = torch.tensor([place[clip.path] for clip in corpus.clips])
+    return Lessons(sound, corpus.labels, source_numbers(corpus))
 
 
 def held_out(y: Int[Tensor, " n"], source: Int[Tensor, " n"], share: float) -> Tensor:

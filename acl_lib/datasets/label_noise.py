@@ -16,6 +16,7 @@ def with_label_noise(
     seed: int,
     *,
     outside: Corpus | None = None,
+    reuse: bool = False,
 ) -> Corpus:
     """Give ``round(rate * N)`` of the N training clips a wrong label, and remember the right one.
 
@@ -33,7 +34,9 @@ def with_label_noise(
         kind: "in_vocabulary" or "out_of_vocabulary".
         seed: same seed, same victims.
         outside: for out_of_vocabulary, a corpus that shares no class with ``corpus``; see
-            :meth:`Corpus.keep_classes`. No clip is taken twice.
+            :meth:`Corpus.keep_classes`.
+        reuse: take clips of ``outside`` again once all have been taken; else no clip is taken
+            twice.
 
     Raises:
         ValueError: if rate or kind is not as above, ``outside`` is missing, superfluous, too small
@@ -53,7 +56,7 @@ def with_label_noise(
     if outside is None:
         _flip(clips, victims, len(corpus.classes), generator)
     else:
-        _replace(clips, victims, corpus, outside, generator)
+        _replace(clips, victims, corpus, outside, generator, reuse)
     note = f"{kind} label noise: {len(victims)} of {len(train)} training clips, seed {seed}"
     return replace(corpus, clips=tuple(clips), notes=(*corpus.notes, note))
 
@@ -81,17 +84,21 @@ def _replace(
     corpus: Corpus,
     outside: Corpus,
     generator: torch.Generator,
+    reuse: bool,
 ) -> None:
     shared = set(corpus.classes) & {outside.classes[clip.label] for clip in outside.clips}
     if shared:
         raise ValueError(
             f"outside shares classes {sorted(shared)} with {corpus.name}; see keep_classes"
         )
-    if len(outside) < len(victims):
+    if len(outside) < len(victims) and not (reuse and len(outside)):
         raise ValueError(
-            f"rate asks for {len(victims)} clips from outside, {outside.name} has {len(outside)}"
+            f"rate asks for {len(victims)} clips from outside, {outside.name} has {len(outside)}; "
+            "reuse=True takes some of them more than once"
         )
-    chosen = torch.randperm(len(outside), generator=generator)[: len(victims)].tolist()
+    rounds = -(-len(victims) // max(len(outside), 1))
+    orders = [torch.randperm(len(outside), generator=generator).tolist() for _ in range(rounds)]
+    chosen = [j for order in orders for j in order][: len(victims)]
     for i, j in zip(victims, chosen, strict=True):
         guest = outside.clips[j]
         foreign = outside.name != corpus.name  # ids of two corpora may coincide by chance
