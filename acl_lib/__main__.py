@@ -6,6 +6,7 @@ import argparse
 import ast
 import os
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -126,6 +127,33 @@ def _parser() -> argparse.ArgumentParser:
         choices=list(PROFILES),
         help="default: quick; laptop for esc10, whose sounds quick does not tell apart",
     )
+    many = command(
+        "sweep",
+        _sweep,
+        "make all runs of a grid",
+        "A grid is a YAML file with a question, the rule by which it will be answered, and the "
+        "runs; see grids/. What is made already is found; what failed is tried again; after an "
+        "interruption the same command goes on.",
+    )
+    many.add_argument("grid", type=Path)
+    many.add_argument("--jobs", type=int, help="runs at a time (default: one a device, or core)")
+    many.add_argument("--devices", default="", help="cuda:0,cuda:1 or cpu (default: all GPUs)")
+    many.add_argument("--scheduler", metavar="ADDRESS", help="of Dask, such as tcp://host:8786")
+    many.add_argument("--part", metavar="K/N", default="1/1", help="every N-th run from the K-th")
+    many.add_argument("--seeds", type=int, nargs="+", help="instead of the grid's")
+    many.add_argument("--set", action="append", default=[], metavar="NAME=VALUE")
+    many.add_argument("--renew", action="store_true", help="also what older code has made")
+    many.add_argument("--dry-run", action="store_true", help="say what would be made")
+
+    merge = command(
+        "ledger",
+        _ledger,
+        "merge records into one table",
+        "A row for each run, representation and reader, as CSV; `stale` marks what was made by "
+        "code that has changed since.",
+    )
+    merge.add_argument("records", type=Path, nargs="*", help="files or folders (book/results)")
+    merge.add_argument("--out", type=Path, default=Path("runs/ledger.csv"), metavar="FILE")
     return parser
 
 
@@ -238,6 +266,58 @@ def _reproduce(args: argparse.Namespace) -> int:
         print(f"\n{len(numbers)} numbers differ:", *numbers[:20], sep="\n  ")
         return 1
     print("\nrepeated exactly: every number of the record, times apart")
+    return 0
+
+
+def _sweep(args: argparse.Namespace) -> int:
+    from tqdm import tqdm
+
+    from .grids import Grid
+    from .sweeps import run_grid, state
+
+    grid = Grid.read(args.grid, seeds=args.seeds, **dict(map(_setting, args.set)))
+    k, slash, n = args.part.partition("/")
+    if not (slash and k.isdecimal() and n.isdecimal() and 1 <= int(k) <= int(n)):
+        raise ValueError(f"--part takes K/N with K from 1 to N, such as 2/8; got {args.part!r}")
+    part = int(k), int(n)
+    mine = grid.cells[part[0] - 1 :: part[1]]
+    states = [state(cell) for cell in mine]
+    made, old = states.count("done"), states.count("stale")
+    todo = states.count("open") + old * args.renew
+    print(
+        f"{grid.question}\n{len(states)} runs: {made} made, {old} made by other code, {todo} to do"
+    )
+    if args.dry_run:
+        print(f"cost: {grid.cost}\nfind: {grid.detectable}\nrule: {grid.rule}")
+        for cell, where in zip(mine, states, strict=True):
+            print(f"  {where:5} {cell.name}")
+        return 0
+    devices = [name for name in args.devices.split(",") if name]
+    options = {"jobs": args.jobs, "devices": devices, "scheduler": args.scheduler}
+    failed, started = [], time.monotonic()
+    bar = tqdm(total=todo, unit="run", desc=grid.name, disable=None)
+    for i, outcome in enumerate(run_grid(grid, part=part, renew=args.renew, **options), 1):
+        left = (time.monotonic() - started) / i * (todo - i)
+        line = f"[{i}/{todo}] {outcome.cell.name}: {outcome.error or outcome.status}"
+        line += f" in {outcome.seconds:.0f} s, {left / 60:.0f} min left"
+        bar.write(line, file=sys.stdout)
+        sys.stdout.flush()
+        bar.update()
+        failed += [outcome] if outcome.status == "failed" else []
+    bar.close()
+    if failed:
+        print(f"acl: {len(failed)} runs failed; the same command tries them again", file=sys.stderr)
+    return int(bool(failed))
+
+
+def _ledger(args: argparse.Namespace) -> int:
+    from .ledger import ledger, write_csv
+
+    table = ledger(args.records or [Path("book/results")])
+    write_csv(table, args.out)
+    runs = table.drop_duplicates("file")
+    print(f"{args.out}: {len(table)} rows of {len(runs)} records")
+    print(f"{int(runs['stale'].sum())} records were made by code that has changed since")
     return 0
 
 

@@ -1,0 +1,108 @@
+"""All records in one table: a row for each question that was put to each run."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .experiments import code_fingerprint
+from .grids import flat, label
+from .records import Record, read_all
+
+if TYPE_CHECKING:
+    import pandas
+
+SETTINGS = (  # columns of their own; the others that a run changed stand together in `settings`
+    "alpha temperature margin reduction width epochs batch label_noise noise_kind".split()
+)
+GEOMETRY = "alignment uniformity tolerance between_class_cosine class_gap effective_rank".split()
+
+
+def ledger(paths: Sequence[str | os.PathLike]) -> pandas.DataFrame:
+    """The records in some files and folders, tidy.
+
+    A record that lies in two places is taken once.
+
+    Returns:
+        One row for each record, representation and reader: recipe, method, corpus, profile, seed,
+        pretrain_on, the settings, accuracy with both intervals, n, balanced, patch_weighted;
+        uniformity, tolerance, between_class_cosine, class_gap of the trained h; cost, code,
+        commit, file; `stale` where code that can change a number has changed since.
+
+    Raises:
+        ValueError: no record there.
+    """
+    import pandas
+
+    now, rows, seen = code_fingerprint(), [], set()
+    for record in read_all(paths):
+        key = record.recipe.digest(), record.corpus["fingerprint"], record.code, record.commit
+        if key not in seen:
+            seen.add(key)
+            rows += _rows(record, now)
+    return pandas.DataFrame(rows)
+
+
+def _rows(record: Record, now: str) -> list[dict]:
+    recipe, cost = record.recipe, record.cost
+    parts = {
+        k: v for part in vars(recipe).values() for k, v in getattr(part, "__dict__", {}).items()
+    }
+    shared = {
+        "recipe": recipe.name,
+        "method": recipe.method,
+        "corpus": recipe.corpus,
+        "profile": recipe.profile,
+        "seed": recipe.seed,
+        "pretrain_on": recipe.pretrain_on,
+        **{name: settings[name] for name in SETTINGS},
+        "settings": label(recipe),
+    }
+    made = {
+        "train_cpu_seconds": cost["train_cpu_seconds"],
+        "device": cost["kind"],
+        "bfloat16": cost["bfloat16"],
+        "code": record.code,
+        "stale": record.code != now,
+        "commit": record.commit,
+        "file": record.path.as_posix(),
+    }
+    rows = []
+    for representation, readers in record.results.items():
+        space = {"trained": "h", "untrained": "untrained h"}.get(representation)
+        shape = record.geometry.get(space, {})
+        for reader, got in readers.items():
+            low, high = got["interval"]
+            by_source = got["interval_by_source"] or (None, None)
+            rows.append(
+                {
+                    **shared,
+                    "representation": representation,
+                    "reader": reader,
+                    "accuracy": got["accuracy"],
+                    "low": low,
+                    "high": high,
+                    "low_by_source": by_source[0],
+                    "high_by_source": by_source[1],
+                    "n": got["n"],
+                    "balanced": got["balanced"],
+                    "patch_weighted": got["patch_weighted"],
+                    **{k: shape.get(k) for k in GEOMETRY},
+                    **made,
+                }
+            )
+    return rows
+
+
+def write_csv(table: pandas.DataFrame, path: str | os.PathLike) -> None:
+    """Put the table on disk, whole or not at all; six digits, no index."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        table.to_csv(part, index=False, float_format="%.6g")
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
