@@ -47,9 +47,7 @@ def ledger(paths: Sequence[str | os.PathLike]) -> pandas.DataFrame:
 
 def _rows(record: Record, now: str) -> list[dict]:
     recipe, cost = record.recipe, record.cost
-    parts = {
-        k: v for part in vars(recipe).values() for k, v in getattr(part, "__dict__", {}).items()
-    }
+    settings = flat(recipe)
     shared = {
         "recipe": recipe.name,
         "method": recipe.method,
