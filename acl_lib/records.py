@@ -305,9 +305,7 @@ def compare(records: Sequence[Record], *, reader: str = "linear") -> list[dict]:
         reader: what asks the trained representations.
 
     Returns:
-        For each pair: a, b (names), corpus, seeds, difference (b - a of the mean accuracy over the
-        seeds), interval (paired bootstrap over sources of the clips' means over seeds), p (exact
-        McNemar test by sources, one for each seed).
+        For each pair: a, b (names), corpus, pretrain_on, and what `paired` says.
 
     Raises:
         ValueError: one recipe and seed twice.
@@ -323,35 +321,60 @@ def compare(records: Sequence[Record], *, reader: str = "linear") -> list[dict]:
     for methods in tables.values():
         plain_first = sorted(methods, key=lambda name: ("alpha" in name, name))
         for a, b in itertools.combinations(plain_first, 2):
-            seeds = sorted(methods[a].keys() & methods[b].keys())
-            if not seeds:
+            if not methods[a].keys() & methods[b].keys():
                 continue
-            some = methods[a][seeds[0]]
-            sides = [
-                torch.stack([_right(methods[m][seed], reader) for seed in seeds]) for m in (a, b)
-            ]
-            judged = (sides[0] >= 0).all(0) & (sides[1] >= 0).all(0)
-            sides = [side[:, judged] for side in sides]
-            sources = torch.tensor(some.corpus["sources"])[judged]
-            difference, low, high = paired_bootstrap(
-                *(side.double().mean(0) for side in sides), groups=sources
-            )
-            pairs.append(
-                {
-                    "a": a,
-                    "b": b,
-                    "corpus": some.corpus["name"],
-                    "pretrain_on": some.recipe.pretrain_on,
-                    "seeds": seeds,
-                    "difference": difference,
-                    "interval": [low, high],
-                    "p": [
-                        mcnemar(one == 1, two == 1, groups=sources)
-                        for one, two in zip(*sides, strict=True)
-                    ],
-                }
-            )
+            found = paired(methods[a], methods[b], reader=reader)
+            some = methods[a][found["seeds"][0]]
+            where = {"corpus": some.corpus["name"], "pretrain_on": some.recipe.pretrain_on}
+            pairs.append({"a": a, "b": b, **where, **found})
     return pairs
+
+
+def paired(a: dict[int, Record], b: dict[int, Record], *, reader: str = "linear") -> dict:
+    """Two methods on the same clips, seed by seed: is the second better?
+
+    Args:
+        a, b: records of each method by seed; they share at least one seed.
+        reader: what asks the trained representations.
+
+    Returns:
+        seeds; per_seed (b - a of the accuracy of each); difference (their mean); interval (paired
+        bootstrap over sources of the clips' means over seeds); seed_interval (Student's over the
+        seeds, None for a single one); p (exact McNemar test by sources, one for each seed).
+
+    Raises:
+        ValueError: no seed in common, or other clips.
+    """
+    seeds = sorted(a.keys() & b.keys())
+    if not seeds:
+        raise ValueError(f"no seed in common: {sorted(a)} and {sorted(b)}")
+    if any(a[s].corpus["fingerprint"] != b[s].corpus["fingerprint"] for s in seeds):
+        raise ValueError("the two methods were asked about different clips")
+    sides = [[_right(records[seed], reader) for seed in seeds] for records in (a, b)]
+    per_seed, rows, sources, p = [], [], [], []
+    for one, two, seed in zip(*sides, seeds, strict=True):
+        judged = (one >= 0) & (two >= 0)
+        source = torch.tensor(a[seed].corpus["sources"])[judged]
+        one, two = one[judged], two[judged]
+        per_seed.append((two.double().mean() - one.double().mean()).item())
+        p.append(mcnemar(one == 1, two == 1, groups=source))
+        rows.append(torch.stack([one, two]).double())
+        sources.append(source)
+    alike = all(torch.equal(source, sources[0]) for source in sources)
+    if alike:  # the clips of a corpus, asked about once a seed: their means over the seeds
+        both, source = torch.stack(rows).mean(0), sources[0]
+    else:  # each seed makes, or chooses, clips of its own
+        both = torch.cat(rows, dim=1)
+        source = torch.cat([s + i * 1_000_000 for i, s in enumerate(sources)])
+    _, low, high = paired_bootstrap(*both, groups=source)
+    return {
+        "seeds": seeds,
+        "per_seed": per_seed,
+        "difference": statistics.fmean(per_seed),
+        "interval": [low, high],
+        "seed_interval": list(seed_interval(per_seed)) if per_seed[1:] else None,
+        "p": p,
+    }
 
 
 def _right(record: Record, reader: str) -> Int[Tensor, " N"]:

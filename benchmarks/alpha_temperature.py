@@ -2,8 +2,8 @@
 
 The plan, fixed before any of it was run: profile `quick`, the recipe `acl` with the authors' sum as
 their batch of 128 has it, every alpha at every temperature; alpha 0 knows no temperature and is run
-once. The seed makes corpus, weights and draws. A linear probe and nearest neighbours answer for the
-test clips, from labels of the clean clips.
+once. The seed makes weights and draws; the corpus is one. A linear probe and nearest neighbours
+answer for the test clips, from labels of the clean clips.
 
 Prints a table and writes book/results/alpha_temperature_synthetic.json after each run; a run that
 is in it already is not made again.

@@ -2,8 +2,8 @@
 
 The plan, fixed before any of it was run: the ResNet18 with cross-entropy (alpha 1) against
 cross-entropy + angular margin at alpha 0.7, trained on each of the parts of FSDnoisy18k's layout,
-the seed making corpus, weights and draws; the network's own classifier answers for the test clips,
-whose labels are right. For each part the paired difference of a seed is one observation, its
+the seed making weights and draws, on one corpus; the network's own classifier answers for the test
+clips, whose labels are right. For each part the paired difference of a seed is one observation, its
 interval Student's over seeds. Added after those results were seen: alpha 0.2, and the authors'
 supervised network.
 

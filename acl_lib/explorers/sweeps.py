@@ -54,7 +54,7 @@ SWEEPS = (
     (
         "synthetic",
         "synthetic corpus, without labels",
-        "Profile quick, seeds of corpus and network.",
+        "Profile quick, one corpus, seeds of weights and draws.",
     ),
     (
         "fold",
