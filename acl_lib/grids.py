@@ -8,11 +8,11 @@ For instance::
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import itertools
 import json
-from collections.abc import Mapping, Sequence
+import statistics
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -20,7 +20,8 @@ import yaml
 
 from . import config
 from .config import Recipe
-from .records import Record
+from .records import READERS, Record, paired
+from .statistics import seed_interval
 
 KEYS = (
     "question rule detectable cost recipe notebook settings arms conditions seeds baseline reader "
@@ -59,7 +60,9 @@ class Grid:
     A grid is a YAML file: `arms` are the methods that are compared, each with its settings;
     `conditions`, if any, are the circumstances in which all of them are; both are crossed with
     `seeds`. Instead of names, `arms` and `conditions` may list the values of a setting. What runs
-    is a `recipe`, or a `notebook`, whose parameters the settings then are.
+    is a `recipe`, or a `notebook`, whose parameters the settings then are. Where two say the same
+    setting, that of an arm goes before that of a condition, and both before `settings`; an arm may
+    also name another `recipe`.
     """
 
     name: str
@@ -67,20 +70,26 @@ class Grid:
     rule: str  # how the answer will be decided, written before the runs
     detectable: str  # the difference that the runs would find, and from what that is known
     cost: str
-    cells: tuple[Cell, ...]  # the seed changes last: what is compared is made close in time
+    cells: tuple[Cell, ...]  # seed by seed: what is compared is made close in time
     baseline: str  # the arm that all others are compared with
     reader: str  # of the trained representation; see `records.READERS`
 
     @classmethod
     def read(
-        cls, path: str | Path, *, seeds: Sequence[int] | None = None, **settings: object
+        cls,
+        path: str | Path,
+        *,
+        seeds: Sequence[int] | None = None,
+        records: str | Path | None = None,
+        **settings: object,
     ) -> Grid:
         """A grid from its file.
 
         Args:
             seeds: instead of the file's.
+            records: folder of the records, instead of the file's.
             settings: of all its runs, instead of the file's; in the words of `config.recipe`, or
-                parameters of the notebook.
+                parameters of the notebook. What arms or conditions say stays.
 
         Raises:
             ValueError: the file is no grid; an unknown key, setting or value is named.
@@ -88,44 +97,68 @@ class Grid:
         """
         path = Path(path)
         try:
-            values = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except yaml.YAMLError as error:
-            raise ValueError(f"{path} is no YAML: {error}") from None
-        if not isinstance(values, dict) or (unknown := set(values) - set(KEYS)):
-            what = f"unknown {sorted(unknown)}" if isinstance(values, dict) else "no mapping"
-            raise ValueError(f"{path}: {what}; a grid has {', '.join(KEYS)}")
-        if missing := {"question", "arms", "seeds"} - set(values):
-            raise ValueError(f"{path}: a grid needs {', '.join(sorted(missing))}")
-        if ("recipe" in values) == ("notebook" in values):
-            raise ValueError(f"{path}: a grid runs a recipe, or a notebook")
-        common = (values.get("settings") or {}) | settings
-        arms = _named(values["arms"])
-        conditions = _named(values.get("conditions") or {"": {}})
-        seeds = values["seeds"] if seeds is None else seeds
-        folder = path.parent / (values.get("records") or f"../runs/{path.stem}")
-        cells = []
+            return cls._of(path, _mapping(path), seeds, records, settings)
+        except (TypeError, ValueError, yaml.YAMLError) as error:
+            raise ValueError(f"{path}: {error}") from None
+
+    @classmethod
+    def _of(
+        cls,
+        path: Path,
+        values: dict,
+        seeds: Sequence[int] | None,
+        records: str | Path | None,
+        settings: dict,
+    ) -> Grid:
+        arms = _named("arms", values["arms"])
+        conditions = _named("conditions", values.get("conditions") or {"": {}})
+        seeds = _seeds(values["seeds"] if seeds is None else seeds)
+        common = _settings("settings", values.get("settings")) | settings
+        for asked in (arms, conditions):
+            if lost := sorted(k for k in settings if all(k in inner for inner in asked.values())):
+                raise ValueError(f"{', '.join(lost)} is what the grid compares: edit its file")
+        folder = Path(records or path.parent / (values.get("records") or f"../runs/{path.stem}"))
+        notebook = path.parent / values["notebook"] if "notebook" in values else None
+        known = _parameters(notebook) if notebook else ()
+        cells: dict[Path, Cell] = {}
         for seed, (condition, outer), (arm, inner) in itertools.product(
             seeds, conditions.items(), arms.items()
         ):
-            wanted = {**common, "seed": seed, **outer, **inner}
-            try:
-                if "notebook" in values:
-                    what = _notebook(path.parent / values["notebook"], folder, wanted)
-                else:
-                    what = _recipe({"recipe": values["recipe"], **wanted}, folder)
-            except ValueError as error:
-                raise ValueError(f"{path}: {error}") from None
-            cells.append(Cell(arm, condition, seed, **what))
-        baseline = values.get("baseline") or next(iter(arms))
+            wanted = {**common, **outer, **inner}
+            if "seed" in wanted:
+                raise ValueError("seed is no setting of a grid: `seeds` lists them")
+            wanted["seed"] = seed
+            if notebook:
+                what = _notebook(notebook, known, folder, wanted)
+            else:
+                what = _recipe({"recipe": values["recipe"], **wanted}, folder)
+            cell = Cell(arm, condition, seed, **what)
+            twin = cells.setdefault(cell.target, cell)
+            if twin is not cell:
+                one, two = (", ".join(filter(None, [c.arm, c.condition])) for c in (twin, cell))
+                raise ValueError(f"{one!r} and {two!r} are one and the same run, {cell.name}")
+        baseline, reader = values.get("baseline") or next(iter(arms)), values.get("reader")
         if baseline not in arms:
-            raise ValueError(f"{path}: baseline {baseline!r} is no arm; there are {list(arms)}")
+            raise ValueError(f"baseline {baseline!r} is no arm; there are {list(arms)}")
+        if reader not in (None, *READERS):
+            raise ValueError(f"unknown reader {reader!r}; there are {', '.join(READERS)}")
         return cls(
             name=path.stem,
-            cells=tuple(cells),
+            cells=tuple(cells.values()),
             baseline=baseline,
-            reader=values.get("reader") or "linear",
+            reader=reader or "linear",
             **{k: values.get(k) or "" for k in ("question", "rule", "detectable", "cost")},
         )
+
+    def part(self, k: int, n: int) -> tuple[Cell, ...]:
+        """Every n-th cell from the k-th on: each is in one part.
+
+        Raises:
+            ValueError: k is not in 1 to n.
+        """
+        if not 1 <= k <= n:
+            raise ValueError(f"a part is K/N with K from 1 to N, such as 2/8; got {k}/{n}")
+        return self.cells[k - 1 :: n]
 
     @property
     def arms(self) -> tuple[str, ...]:
@@ -144,24 +177,89 @@ class Grid:
         return made
 
 
+@dataclass(frozen=True)
+class Findings:
+    """A grid and those of its records that are there."""
+
+    grid: Grid
+    records: dict[tuple[str, str], dict[int, Record]]  # (arm, condition) -> seed -> record
+
+    @classmethod
+    def read(cls, path: str | Path, *, records: str | Path | None = None) -> Findings:
+        """What is known of a grid, from its records or those of another folder."""
+        grid = Grid.read(path, records=records)
+        return cls(grid, grid.found())
+
+    @property
+    def made(self) -> int:
+        """Number of runs that have a record."""
+        return sum(map(len, self.records.values()))
+
+    @property
+    def complete(self) -> bool:
+        return self.made == len(self.grid.cells)
+
+    def of(self, arm: str, condition: str = "") -> dict[int, Record]:
+        """The records of an arm by seed; none where none was made."""
+        return self.records.get((arm, condition), {})
+
+    def values(self, arm: str, condition: str = "", *, reader: str | None = None) -> list[float]:
+        """Share of the test clips that a reader got right, for each seed."""
+        reader = reader or self.grid.reader
+        return [r.results["trained"][reader]["accuracy"] for r in self.of(arm, condition).values()]
+
+    def geometry(self, arm: str, condition: str, space: str, measure: str) -> list[float]:
+        """How an arm's clips lie, for each seed; names as in `records.geometry`."""
+        return [r.geometry[space][measure] for r in self.of(arm, condition).values()]
+
+    def summary(self, condition: str = "") -> dict[str, dict]:
+        """Each arm with two seeds or more: per_seed, mean, and Student's interval over seeds."""
+        rows = {arm: self.values(arm, condition) for arm in self.grid.arms}
+        return {
+            arm: {
+                "per_seed": values,
+                "mean": statistics.fmean(values),
+                "interval": seed_interval(values),
+            }
+            for arm, values in rows.items()
+            if len(values) > 1
+        }
+
+    def pair(self, arm: str, condition: str = "", *, confidence: float = 0.95) -> dict:
+        """An arm against the grid's baseline, seed by seed; see `records.paired`.
+
+        Raises:
+            ValueError: no seed of both is there.
+        """
+        plain = self.of(self.grid.baseline, condition)
+        return paired(
+            plain, self.of(arm, condition), reader=self.grid.reader, confidence=confidence
+        )
+
+
 def find(cell: Cell) -> Record | None:
     """The record of a cell, if its run was made."""
     if cell.recipe is None or not cell.target.exists():
         return None
-    record = Record.read(cell.target)
+    again = "move it away, and `acl sweep` makes the run"
+    try:
+        record = Record.read(cell.target)
+    except ValueError as error:
+        raise ValueError(f"{error}; {again}") from None
     if record.recipe != cell.recipe:
-        raise ValueError(
-            f"{cell.target} holds another recipe than its name says; move it away, and "
-            "`acl sweep` makes the run"
-        )
+        raise ValueError(f"{cell.target} holds another recipe than its name says; {again}")
     return record
 
 
 def label(recipe: Recipe) -> str:
     """A short name: the recipe's, what differs from its plain form, and the seed."""
-    plain = config.recipe(recipe.name, profile=recipe.profile, corpus=recipe.corpus)
+    try:
+        plain = config.recipe(recipe.name, profile=recipe.profile, corpus=recipe.corpus)
+    except ValueError:  # one from a file has a name of its own
+        plain = Recipe(corpus=recipe.corpus)
     mine, usual = flat(recipe), flat(plain)
-    changed = [f"{k}={_short(v)}" for k, v in mine.items() if v != usual[k] and k != "seed"]
+    told = ("name", "seed")
+    changed = [f"{k}={_short(v)}" for k, v in mine.items() if v != usual[k] and k not in told]
     return ",".join([recipe.name, *changed, f"seed={recipe.seed}"])
 
 
@@ -173,18 +271,61 @@ def flat(recipe: Recipe) -> dict:
 
 
 def _short(value: object) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    if isinstance(value, float) and float(f"{value:g}") == value:
+        return f"{value:g}"
+    return str(value)
 
 
-def _named(given: Mapping) -> dict[str, dict]:
+class _Once(yaml.SafeLoader):
+    """YAML that refuses a name that stands twice, where the usual reader forgets the first."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        names = [self.construct_object(key, deep=True) for key, _ in node.value]
+        if double := [name for i, name in enumerate(names) if name in names[:i]]:
+            raise ValueError(f"{double[0]!r} stands twice below line {node.start_mark.line}")
+        return super().construct_mapping(node, deep)
+
+
+def _mapping(path: Path) -> dict:
+    """What a grid's file says, with the keys that it needs and no other."""
+    try:
+        values = yaml.load(path.read_text(encoding="utf-8"), _Once)
+    except yaml.YAMLError as error:
+        raise ValueError(f"this is no YAML: {error}") from None
+    if not isinstance(values, dict):
+        raise ValueError(f"this is no grid: a grid has {', '.join(KEYS)}")
+    if unknown := sorted(map(str, set(values) - set(KEYS))):
+        raise ValueError(f"unknown {', '.join(unknown)}; a grid has {', '.join(KEYS)}")
+    if missing := sorted({"question", "arms", "seeds"} - set(values)):
+        raise ValueError(f"{', '.join(missing)} is missing; a grid needs it")
+    if ("recipe" in values) == ("notebook" in values):
+        raise ValueError("a grid runs a recipe or a notebook: one of them")
+    return values
+
+
+def _seeds(given: object) -> list[int]:
+    if not isinstance(given, list) or not given or any(type(seed) is not int for seed in given):
+        raise ValueError(f"seeds must be a list of whole numbers, such as [0, 1]; got {given!r}")
+    return given
+
+
+def _named(what: str, given: object) -> dict[str, dict]:
     """`{alpha: [0, 0.5]}` spelled out: "alpha 0" and "alpha 0.5" with their settings."""
     named: dict[str, dict] = {}
-    for name, value in given.items():
+    for name, value in _settings(what, given).items():
         if isinstance(value, list):
-            named |= {f"{name} {one}": {name: one} for one in value}
+            named |= {f"{name} {one}": _settings(what, {name: one}) for one in value}
         else:
-            named[name] = dict(value or {})
+            named[name] = _settings(f"{what}: {name}", value)
+    if not named:
+        raise ValueError(f"there are no {what}")
     return named
+
+
+def _settings(what: str, given: object) -> dict[str, object]:
+    if not isinstance(given, dict | None):
+        raise ValueError(f"{what} must be names with values, such as {{alpha: 0.5}}; got {given!r}")
+    return {str(name): value for name, value in (given or {}).items()}
 
 
 def _recipe(settings: dict, folder: Path) -> dict:
@@ -193,12 +334,10 @@ def _recipe(settings: dict, folder: Path) -> dict:
     return {"recipe": recipe, "target": folder / kind / f"{label(recipe)}.json"}
 
 
-def _notebook(path: Path, folder: Path, parameters: dict) -> dict:
-    known = _parameters(path)
-    if unknown := set(parameters) - set(known):
-        raise ValueError(
-            f"{path.name} has no parameter {', '.join(sorted(unknown))}; it has {', '.join(known)}"
-        )
+def _notebook(path: Path, known: Sequence[str], folder: Path, parameters: dict) -> dict:
+    if unknown := sorted(set(parameters) - set(known)):
+        there = f"it has {', '.join(known)}" if known else 'no cell of it is tagged "parameters"'
+        raise ValueError(f"{path.name} has no parameter {', '.join(unknown)}; {there}")
     changed = [f"{k}={_short(v)}" for k, v in parameters.items()]
     name = ",".join([path.stem, *changed]).replace("/", "_") + ".ipynb"
     return {
@@ -209,7 +348,6 @@ def _notebook(path: Path, folder: Path, parameters: dict) -> dict:
     }
 
 
-@functools.cache
 def _parameters(path: Path) -> tuple[str, ...]:
     """Names in the cell of a notebook that is tagged "parameters"."""
     import papermill

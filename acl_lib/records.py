@@ -330,12 +330,19 @@ def compare(records: Sequence[Record], *, reader: str = "linear") -> list[dict]:
     return pairs
 
 
-def paired(a: dict[int, Record], b: dict[int, Record], *, reader: str = "linear") -> dict:
+def paired(
+    a: dict[int, Record],
+    b: dict[int, Record],
+    *,
+    reader: str = "linear",
+    confidence: float = 0.95,
+) -> dict:
     """Two methods on the same clips, seed by seed: is the second better?
 
     Args:
         a, b: records of each method by seed; they share at least one seed.
         reader: what asks the trained representations.
+        confidence: of the intervals, between 0 and 1, exclusive.
 
     Returns:
         seeds; per_seed (b - a of the accuracy of each); difference (their mean); interval (paired
@@ -366,13 +373,15 @@ def paired(a: dict[int, Record], b: dict[int, Record], *, reader: str = "linear"
     else:  # each seed makes, or chooses, clips of its own
         both = torch.cat(rows, dim=1)
         source = torch.cat([s + i * 1_000_000 for i, s in enumerate(sources)])
-    _, low, high = paired_bootstrap(*both, groups=source)
+    _, low, high = paired_bootstrap(*both, groups=source, confidence=confidence)
     return {
         "seeds": seeds,
         "per_seed": per_seed,
         "difference": statistics.fmean(per_seed),
         "interval": [low, high],
-        "seed_interval": list(seed_interval(per_seed)) if per_seed[1:] else None,
+        "seed_interval": list(seed_interval(per_seed, confidence=confidence))
+        if per_seed[1:]
+        else None,
         "p": p,
     }
 

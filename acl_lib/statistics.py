@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -258,6 +259,36 @@ def seeds_per_arm(difference: float, sd: float, *, power: float = 0.8) -> int:
     return 2 + bisect_left(range(2, enough), power, key=lambda seeds: _power_of_t(effect, seeds))
 
 
+def pairs_needed(difference: float, sd: float, *, power: float = 0.8) -> int:
+    """How many seeds a paired t-test at 5 % needs to find a true mean difference of two methods.
+
+    Source: Student's two-sided test of one sample, the differences; its exact power, from the
+    noncentral t distribution.
+
+    Args:
+        difference: true mean of the paired differences; not 0.
+        sd: standard deviation between the differences of seeds, > 0.
+        power: probability to find it, above the 5 % of the test and below 1.
+
+    Returns:
+        Seeds that both methods have, at least 2; 34 for a difference of half an sd.
+
+    Raises:
+        ValueError: values out of range.
+    """
+    _check_power(power)
+    if not abs(difference) > 0 or not sd > 0:
+        raise ValueError(f"need a difference other than 0 and sd > 0; got {difference} and {sd}")
+    effect, enough = abs(difference) / sd, 2
+
+    def found(pairs: int) -> float:
+        return _power_of_shift(pairs - 1, effect * math.sqrt(pairs))
+
+    while found(enough) < power:
+        enough *= 2
+    return 2 + bisect_left(range(2, enough), power, key=found)
+
+
 def detectable_difference(sd: float, seeds: int, *, power: float = 0.8) -> float:
     """Smallest true difference that a t-test at 5 % finds with so many seeds of each method.
 
@@ -283,6 +314,34 @@ def detectable_difference(sd: float, seeds: int, *, power: float = 0.8) -> float
     while _power_of_t(enough, seeds) < power:
         enough *= 2
     return sd * brentq(lambda effect: _power_of_t(effect, seeds) - power, 0.0, enough)
+
+
+def flat_curve_test(
+    values: Float[Tensor, "S K"], *, shuffles: int = 10_000, seed: int = 0
+) -> float:
+    """Probability, were all settings alike, of means that spread at least as far as those seen.
+
+    Source: Fisher's randomisation test; the settings are shuffled within each seed, so that what a
+    seed does to all of them stays out of it.
+
+    Args:
+        values: of each seed (rows) and setting (columns).
+        shuffles, seed: draws, and the seed of their generator.
+
+    Returns:
+        (1 + shufflings that spread as far) / (1 + shuffles): never 0.
+
+    Raises:
+        ValueError: fewer than two settings.
+    """
+    if values.ndim != 2 or values.shape[1] < 2:
+        raise ValueError(f"need seeds x settings, two at least; got {tuple(values.shape)}")
+    values = values.double()
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.rand(shuffles, *values.shape, generator=generator).argsort(2)
+    shuffled = values.expand(shuffles, -1, -1).gather(2, order).mean(1).var(1)
+    seen = values.mean(0).var() * (1 - 1e-12)  # the same sums in another order
+    return (1 + int((shuffled >= seen).sum())) / (1 + shuffles)
 
 
 def best_of_noise(k: int, sd: float) -> float:
@@ -312,6 +371,117 @@ def best_of_noise(k: int, sd: float) -> float:
         return -math.expm1(k * log_ndtr(x)) - math.exp(k * log_ndtr(-x))
 
     return sd * quad(beyond, 0, math.inf)[0]
+
+
+def two_proportion_test(
+    share_a: float, share_b: float, trials: int, trials_b: int | None = None
+) -> tuple[float, float]:
+    r"""How often two equally good systems, tested on different clips, lie at least so far apart.
+
+    .. math:: z = \frac{b - a}{\sqrt{p (1 - p) (1 / n_a + 1 / n_b)}}, \quad
+              p = \frac{n_a a + n_b b}{n_a + n_b}, \quad
+              P = \operatorname{erfc}\left(\frac{|z|}{\sqrt 2}\right)
+
+    Source: the usual normal approximation with a pooled share, two-sided, without continuity
+    correction. Where the answers for each clip are known, `mcnemar` uses that the clips were the
+    same, and is sharper.
+
+    Args:
+        share_a, share_b: fractions of the clips that each system gets right.
+        trials, trials_b: n_a and n_b, clips of each; None: the same number.
+
+    Returns:
+        z, positive where b is better, and P; (0.0, 1.0) for equal shares.
+
+    Raises:
+        ValueError: a share outside 0 to 1, or no clips.
+    """
+    n_a, n_b = trials, trials if trials_b is None else trials_b
+    if not (0 <= share_a <= 1 and 0 <= share_b <= 1) or min(n_a, n_b) < 1:
+        raise ValueError(
+            f"need shares between 0 and 1 of at least 1 clip; got {share_a} of {n_a} and "
+            f"{share_b} of {n_b}: divide percentages by 100"
+        )
+    if share_a == share_b:
+        return 0.0, 1.0
+    pooled = (n_a * share_a + n_b * share_b) / (n_a + n_b)
+    z = (share_b - share_a) / math.sqrt(pooled * (1 - pooled) * (1 / n_a + 1 / n_b))
+    return z, math.erfc(abs(z) / math.sqrt(2))
+
+
+def sd_from_neighbours(values: Sequence[float]) -> float:
+    r"""Spread of single runs around a smooth curve, from the steps between neighbours.
+
+    .. math:: \sqrt{\operatorname{mean}_n (x_{n+1} - x_n)^2 / 2}
+
+    Source: von Neumann 1941. A trend moves the standard deviation of all values, but hardly the
+    steps: what they leave is the noise. Of pure noise both estimate the same.
+
+    Args:
+        values: results of one run each, in the order of the setting that was varied.
+
+    Returns:
+        In the unit of the values; 0 where they are all equal.
+
+    Raises:
+        ValueError: fewer than three values.
+    """
+    return math.sqrt(_steps_and_spread(values)[0] / (2 * (len(values) - 1)))
+
+
+def von_neumann_ratio(values: Sequence[float]) -> float:
+    r"""Whether a curve is smooth: its squared steps over its squared distances from the mean.
+
+    .. math:: \sum_{n=1}^{N-1} (x_{n+1} - x_n)^2 \Big/ \sum_{n=1}^{N} (x_n - \bar x)^2
+
+    Source: von Neumann 1941, with N - 1 in both means, so that the ratio of noise is 2 on average
+    for any N; his own has N below and so N / (N - 1) times as much.
+
+    Args:
+        values: in the order of the setting that was varied.
+
+    Returns:
+        Between 0 and 4; 2 for noise, near 0 for a smooth curve, above 2 where values alternate.
+
+    Raises:
+        ValueError: fewer than three values, or all equal.
+    """
+    steps, spread = _steps_and_spread(values)
+    if not spread:
+        raise ValueError(f"{len(values)} equal values have no spread to compare steps with")
+    return steps / spread
+
+
+def von_neumann_test(
+    values: Sequence[float], *, permutations: int = 100_000, seed: int = 0
+) -> float:
+    """How often the same values in random order are at least as smooth.
+
+    Source: a permutation test of `von_neumann_ratio`, one-sided; the order seen counts as one of
+    the permutations, so the probability is never 0.
+
+    Args:
+        values: in the order of the setting that was varied.
+        permutations, seed: draws, and the seed of their generator: same seed, same probability.
+
+    Returns:
+        Probability; small where neighbours are alike, 1.0 where no order is rougher.
+
+    Raises:
+        ValueError: as `von_neumann_ratio` does, or permutations < 1.
+    """
+    if permutations < 1:
+        raise ValueError(f"need at least 1 permutation, got {permutations}")
+    ratio = von_neumann_ratio(values)
+    x = torch.tensor(values, dtype=torch.float64)
+    spread = (x - x.mean()).square().sum()
+    generator = torch.Generator().manual_seed(seed)
+    smooth = 1
+    for rows in torch.arange(permutations).split(max(1, DRAWS_AT_ONCE // len(x))):
+        keys = torch.rand(len(rows), len(x), generator=generator, dtype=torch.float64)
+        others = x[keys.argsort(1)].diff(dim=1).square().sum(1) / spread
+        smooth += int((others <= ratio + 1e-9).sum())  # sums of equal steps in another order
+    return smooth / (1 + permutations)
 
 
 def _resampled(
@@ -373,11 +543,25 @@ def _numbered(names: Int[Tensor, " N"]) -> Int[Tensor, " N"]:
     return names.cpu().unique(return_inverse=True)[1]
 
 
+def _steps_and_spread(values: Sequence[float]) -> tuple[float, float]:
+    """Sums of the squared steps between neighbours, and of the squares around the mean."""
+    if len(values) < 3:
+        raise ValueError(f"need at least 3 values in an order, got {len(values)}")
+    mean = math.fsum(values) / len(values)
+    steps = math.fsum((b - a) ** 2 for a, b in pairwise(values))
+    # equal values: their mean may round to another number
+    spread = math.fsum((v - mean) ** 2 for v in values) if max(values) > min(values) else 0.0
+    return steps, spread
+
+
 def _power_of_t(effect: float, seeds: int) -> float:
     """Of the two-sided test at LEVEL, arms of so many seeds, means `effect` deviations apart."""
+    return _power_of_shift(2 * (seeds - 1), effect * math.sqrt(seeds / 2))
+
+
+def _power_of_shift(freedom: int, shift: float) -> float:
     from scipy.stats import nct, t
 
-    freedom, shift = 2 * (seeds - 1), effect * math.sqrt(seeds / 2)
     bound = t.isf(LEVEL / 2, freedom)
     # the lower tail by symmetry: its cdf is nan at some large shifts (scipy 1.17)
     return float(nct.sf(bound, freedom, shift) + nct.sf(bound, freedom, -shift))

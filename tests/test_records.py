@@ -15,11 +15,12 @@ from acl_lib.records import (
     differences,
     geometry,
     over_seeds,
+    paired,
     read_all,
     report,
     score,
 )
-from acl_lib.statistics import mcnemar, wilson_interval
+from acl_lib.statistics import mcnemar, paired_bootstrap, wilson_interval
 
 Y = torch.tensor([0, 0, 0, 0, 1, 1, 2, 2])
 GUESS = torch.tensor([0, 0, 0, 1, 1, 2, 2, -1])  # the last clip was not tested
@@ -160,6 +161,33 @@ def test_two_methods_are_compared_clip_by_clip_over_the_seeds_that_both_have():
     labelled = [record(name=name) for name in ("supervised_acl", "supervised")]
     (pair,) = compare(labelled)
     assert pair["a"] == "cross-entropy" and pair["b"].startswith("cross-entropy + angular margin")
+
+
+def test_seeds_that_ask_about_other_clips_bring_their_own_recordings():
+    better = torch.where(GUESS >= 0, Y, -1)
+    other = SOURCES.roll(1)
+
+    def about(one, sources):
+        return replace(one, corpus=one.corpus | {"sources": sources.tolist(), "fingerprint": "g"})
+
+    plain = {0: record(0), 1: about(record(1), other)}
+    angular = {0: record(0, better, "acl"), 1: about(record(1, better, "acl"), other)}
+    found = paired(plain, angular)
+    assert found["per_seed"] == pytest.approx([2 / 7, 2 / 7]) and found["seeds"] == [0, 1]
+    assert found["difference"] == pytest.approx(2 / 7)
+    judged = GUESS >= 0
+    right = torch.cat([(GUESS == Y)[judged]] * 2), torch.cat([(better == Y)[judged]] * 2)
+    groups = torch.cat([SOURCES[judged], 10 + other[judged]])
+    assert found["interval"] == list(paired_bootstrap(*right, groups=groups)[1:])
+    assert found["seed_interval"] == pytest.approx([2 / 7, 2 / 7])
+    wider = paired(plain, {0: angular[0], 1: plain[1]}, confidence=0.99)["seed_interval"]
+    narrow = paired(plain, {0: angular[0], 1: plain[1]})["seed_interval"]
+    assert wider[0] < narrow[0] < narrow[1] < wider[1]
+    assert paired({0: plain[0]}, angular)["seed_interval"] is None
+    with pytest.raises(ValueError, match="no seed in common"):
+        paired({2: record(2)}, angular)
+    with pytest.raises(ValueError, match="different clips"):
+        paired({0: about(record(0), other)}, angular)
 
 
 def test_recipes_of_one_name_are_told_apart_and_a_seed_counts_once():

@@ -1,5 +1,6 @@
 """Intervals and tests against scipy's, full enumeration, simulation and closed forms."""
 
+import itertools
 import math
 
 import naive
@@ -17,10 +18,16 @@ from acl_lib.statistics import (
     bootstrap_interval,
     detectable_accuracy_difference,
     detectable_difference,
+    flat_curve_test,
     mcnemar,
     paired_bootstrap,
+    pairs_needed,
+    sd_from_neighbours,
     seed_interval,
     seeds_per_arm,
+    two_proportion_test,
+    von_neumann_ratio,
+    von_neumann_test,
     wilson_interval,
 )
 
@@ -358,9 +365,75 @@ def test_the_best_of_very_many_follows_the_law_of_extremes(k):
     )
 
 
+# --- two shares, and values in an order
+
+
+@pytest.mark.parametrize(
+    ("a", "n_a", "b", "n_b"), [(703, 947, 730, 947), (3, 10, 9, 12), (0, 5, 5, 5)]
+)
+def test_two_proportions_are_pearsons_chi_squared(a, n_a, b, n_b):
+    z, p = two_proportion_test(a / n_a, b / n_b, n_a, n_b)
+    table = [[a, n_a - a], [b, n_b - b]]
+    found = stats.chi2_contingency(table, correction=False)
+    assert z > 0 and (z * z, p) == pytest.approx((found.statistic, found.pvalue))
+    assert two_proportion_test(b / n_b, a / n_a, n_b, n_a) == pytest.approx((-z, p))
+
+
+def test_two_equal_shares_differ_by_nothing():
+    assert two_proportion_test(0.7, 0.7, 947) == (0.0, 1.0)
+    assert two_proportion_test(0.0, 0.0, 5) == two_proportion_test(1.0, 1.0, 5, 9) == (0.0, 1.0)
+    assert two_proportion_test(0.7, 0.8, 50) == two_proportion_test(0.7, 0.8, 50, 50)
+
+
+@pytest.mark.parametrize("values", [[1.0, 3.0, 2.0], [4.0, 4.0, 5.0, -1.0], [0.1, 0.3, 0.2, 0.9]])
+def test_neumanns_ratio_is_steps_over_spread(values):
+    mean = sum(values) / len(values)
+    steps = sum((values[n + 1] - values[n]) ** 2 for n in range(len(values) - 1))
+    ratio = von_neumann_ratio(values)
+    assert ratio == pytest.approx(steps / sum((v - mean) ** 2 for v in values))
+    assert von_neumann_ratio([5 - 3 * v for v in values]) == pytest.approx(ratio)
+    # of two estimates of one spread, the one that looks at neighbours
+    assert sd_from_neighbours(values) == pytest.approx(np.std(values, ddof=1) * (ratio / 2) ** 0.5)
+
+
+def test_noise_has_a_ratio_of_2_and_neighbours_tell_its_spread():
+    draws = np.random.default_rng(0).normal(size=(4000, 11))
+    assert np.mean([von_neumann_ratio(d.tolist()) for d in draws]) == pytest.approx(2, abs=0.04)
+    trend = np.linspace(0, 5, 11)  # a slope of half a deviation a step
+    variances = [sd_from_neighbours((d + trend).tolist()) ** 2 for d in draws]
+    assert np.mean(variances) == pytest.approx(1 + 0.5**2 / 2, abs=0.03)
+    assert np.mean([np.var(d + trend, ddof=1) for d in draws]) > 3
+
+
+@pytest.mark.parametrize("values", [[1.0, 2.0, 4.0, 3.0, 6.0], [3.0, 1.0, 3.0, 1.0, 2.0, 2.0]])
+def test_smoothness_is_compared_with_every_order(values):
+    ratio = von_neumann_ratio(values)
+    orders = [von_neumann_ratio(order) for order in itertools.permutations(values)]
+    exact = np.mean([other <= ratio + 1e-9 for other in orders])
+    assert von_neumann_test(values, permutations=50_000) == pytest.approx(exact, abs=0.01)
+    assert von_neumann_test(values, seed=1) == von_neumann_test(values, seed=1)
+
+
+def test_a_straight_line_is_as_smooth_as_can_be(monkeypatch):
+    line = [float(n) for n in range(11)]
+    assert von_neumann_test(line, permutations=999) == 1 / 1000
+    assert von_neumann_test([0.0, 9.0, 1.0, 8.0, 2.0], permutations=99) > 0.9
+    few = von_neumann_test([1.0, 2.0, 4.0, 3.0, 6.0, 5.0], permutations=500)
+    monkeypatch.setattr(statistics, "DRAWS_AT_ONCE", 60)  # the same draws, ten at a time
+    assert von_neumann_test([1.0, 2.0, 4.0, 3.0, 6.0, 5.0], permutations=500) == few
+
+
 @pytest.mark.parametrize(
     ("call", "told"),
     [
+        (lambda: two_proportion_test(74.2, 77.1, 947), "divide percentages by 100"),
+        (lambda: two_proportion_test(0.5, math.nan, 947), "got 0.5 of 947 and nan of 947"),
+        (lambda: two_proportion_test(0.5, 0.6, 0), "at least 1 clip"),
+        (lambda: von_neumann_ratio([1.0, 2.0]), "at least 3 values in an order, got 2"),
+        (lambda: sd_from_neighbours([]), "got 0"),
+        (lambda: von_neumann_ratio([0.1, 0.1, 0.1]), "3 equal values"),
+        (lambda: von_neumann_test([0.7] * 9), "9 equal values"),
+        (lambda: von_neumann_test([1.0, 2.0, 3.0], permutations=0), "got 0"),
         (lambda: best_of_noise(0, 1.0), "at least 1 setting and sd >= 0; got 0"),
         (lambda: best_of_noise(3, -1.0), "got 3 and -1"),
         (lambda: seeds_per_arm(0.0, 1.0), "other than 0"),
@@ -379,3 +452,37 @@ def test_the_best_of_very_many_follows_the_law_of_extremes(k):
 def test_impossible_plans_are_told(call, told):
     with pytest.raises(ValueError, match=told):
         call()
+
+
+def test_pairs_needed_are_those_of_a_t_test_of_one_sample():
+    assert pairs_needed(0.5, 1.0) == pairs_needed(-5.0, 10.0) == 34  # Cohen 1988: d = 0.5
+    assert pairs_needed(0.8, 1.0) == 15
+    assert pairs_needed(100.0, 1.0) == 2
+    n, rng = pairs_needed(0.7, 1.0), np.random.default_rng(0)
+    found = [
+        np.mean(stats.ttest_1samp(rng.normal(0.7, 1, (4000, m)), 0, axis=1).pvalue < 0.05)
+        for m in (n - 1, n)
+    ]
+    assert found[0] < 0.82 and found[1] > 0.78 and found[0] < found[1]
+    for wrong in ((0.0, 1.0), (1.0, 0.0), (1.0, -1.0)):
+        with pytest.raises(ValueError, match="difference other than 0 and sd > 0"):
+            pairs_needed(*wrong)
+
+
+def test_a_flat_curve_is_called_another_as_often_as_promised():
+    g = torch.Generator().manual_seed(0)
+    seeds = 5 * torch.randn(300, 3, 1, generator=g)  # what a seed does to all settings
+    noise = seeds + torch.randn(300, 3, 6, generator=g)
+    found = [flat_curve_test(values, shuffles=199) for values in noise]
+    assert 0.02 < sum(p <= 0.05 for p in found) / 300 < 0.09
+    peak = torch.tensor([0.0, 1.0, 3.0, 1.0, 0.0, 0.0])
+    assert flat_curve_test(noise[0] + peak, shuffles=999) < 0.05
+    assert flat_curve_test(noise[0] + peak, seed=1) == flat_curve_test(noise[0] + peak, seed=1)
+
+
+def test_a_flat_curve_of_two_settings_is_counted_out():
+    values = torch.tensor([[0.0, 1.0], [0.0, 2.0], [0.0, 4.0]])
+    # of 8 ways to swap, two have the largest spread: none swapped, and all
+    assert flat_curve_test(values, shuffles=20_000) == pytest.approx(2 / 8, abs=0.01)
+    with pytest.raises(ValueError, match="two at least"):
+        flat_curve_test(torch.zeros(3, 1))

@@ -1,6 +1,6 @@
 """Arrays or records -> one matplotlib Figure: axes with units, colours that everyone can tell."""
 
-from .curves import curves, histogram, loss_curve, panels
+from .curves import curves, histogram, loss_curve, panels, seed_curves
 from .scores import accuracies, differences, heat_map, intervals, seeds, side_by_side
 from .sound import (
     belonging,
@@ -40,6 +40,7 @@ __all__ = [
     "pair_forces",
     "panels",
     "patches",
+    "seed_curves",
     "seeds",
     "side_by_side",
     "spreads",

@@ -48,6 +48,38 @@ def curves(
     return figure
 
 
+def seed_curves(
+    x: Float[Tensor, " n"],
+    rows: dict[str, Float[Tensor, "S n"]],
+    xlabel: str,
+    ylabel: str,
+    *,
+    marks: dict[str, float] | None = None,
+) -> Figure:
+    """Several runs at each place: every seed a dot, their mean a line.
+
+    Args:
+        x: places, ascending.
+        rows: name -> values of each seed at these places.
+        xlabel, ylabel: with their units.
+        marks: name -> height of a dashed line.
+    """
+    figure = new_figure(6.8, 3.2)
+    axis = figure.subplots()
+    for k, (name, values) in enumerate(rows.items()):
+        look = {"color": COLOURS[k % len(COLOURS)], "marker": MARKERS[k % len(MARKERS)]}
+        places = x.expand_as(values).flatten().numpy()
+        axis.plot(places, values.flatten().numpy(), ls="", ms=4, mfc="none", alpha=0.8, **look)
+        axis.plot(x.numpy(), values.mean(0).numpy(), lw=1.6, ms=6, label=name, **look)
+    for k, (name, height) in enumerate((marks or {}).items()):
+        axis.axhline(height, color="0.4", ls=("--", ":")[k % 2], lw=1.2, label=name)
+    axis.set(xlabel=xlabel, ylabel=ylabel)
+    if len(rows) + len(marks or {}) > 1:
+        figure.legend(loc="outside upper center", ncols=3, frameon=False)
+    open_axis(axis)
+    return figure
+
+
 def panels(
     x: Float[Tensor, " n"],
     rows: dict[str, dict[str, Float[Tensor, " n"]]],
@@ -56,6 +88,7 @@ def panels(
     marks: dict[str, float] | None = None,
     log: str = "",
     dots: bool = False,
+    columns: int | None = None,
 ) -> Figure:
     """Several quantities over the same axis, a panel for each unit; equal names look alike.
 
@@ -66,9 +99,15 @@ def panels(
         marks: name -> place of a vertical line in every panel.
         log: axes with a logarithmic scale, "x", "y" or "xy".
         dots: mark the places; for few.
+        columns: panels side by side; all of them when None.
     """
-    figure = new_figure(max(6.0, 4.2 * len(rows)), 3.3)
-    axes = np.atleast_1d(figure.subplots(1, len(rows)))
+    columns = columns or len(rows)
+    lines = -(-len(rows) // columns)
+    figure = new_figure(max(6.0, 4.2 * columns), 3.0 * lines + 0.3)
+    axes = np.atleast_1d(figure.subplots(lines, columns)).flatten()
+    for empty in axes[len(rows) :]:
+        empty.remove()
+    axes = axes[: len(rows)]
     names = list(dict.fromkeys(name for lines in rows.values() for name in lines))
     handles = {}
     for axis, (ylabel, lines) in zip(axes, rows.items(), strict=True):

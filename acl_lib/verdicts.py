@@ -1,0 +1,485 @@
+"""The paper's claims beside our evidence: what held, what did not, what cannot be told yet.
+
+For instance::
+
+    for verdict in verdicts("grids"):
+        print(verdict.claim, verdict.verdict, verdict.evidence, sep="; ")
+
+The rules are those of the grids, which state them; they were written before the runs.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import statistics
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from IPython.display import Markdown
+
+from .grids import Findings
+from .published import compare_systems, compare_temperatures
+from .records import Record, paired
+from .statistics import best_of_noise, flat_curve_test, pairs_needed, seed_interval
+
+HELD, NOT, UNCLEAR, UNTESTED = "held", "did not hold", "not distinguishable", "not tested"
+Read = Callable[[str], Findings]  # a grid by its name
+PAPER_GAIN = 0.029  # of self-supervised ACL, Table 2
+FSDNOISY18K = "not run: nobody had the audio"
+OWN = "the paper's own figures"
+FEATURES = Path(__file__).parents[1] / "book" / "results" / "published_features.json"
+FEATURES_COMMAND = "acl published"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One claim, and what became of it."""
+
+    claim: str
+    paper: str  # the figures behind it, as printed
+    evidence: str  # ours, with n, seeds and 95 % intervals
+    verdict: str  # HELD, NOT, UNCLEAR or UNTESTED
+    needed: str  # what would decide an open one
+    command: str  # makes the evidence again
+    fsdnoisy18k: str = FSDNOISY18K
+
+
+def decide(*intervals: Sequence[float]) -> str:
+    """HELD if all intervals lie above 0, NOT if all lie below, else UNCLEAR."""
+    if all(low > 0 for low, _ in intervals):
+        return HELD
+    return NOT if all(high < 0 for _, high in intervals) else UNCLEAR
+
+
+def verdicts(
+    folder: str | os.PathLike, *, records: str | os.PathLike | None = None
+) -> list[Verdict]:
+    """Every claim, by the grids of a folder and their records.
+
+    A claim whose grid is not complete is "not tested", and says how much of it is there.
+
+    Args:
+        folder: of the grids.
+        records: folder of the records, instead of the grids' own.
+    """
+
+    def read(name: str) -> Findings:
+        return Findings.read(Path(folder) / f"{name}.yaml", records=records)
+
+    return [verdict for claim in CLAIMS for verdict in claim(read)]
+
+
+def markdown(rows: Sequence[Verdict]) -> str:
+    """The verdicts as a table in Markdown."""
+    lines = ["| Claim | Paper | Here | FSDnoisy18k | Verdict | Open, and again |", "|" + "---|" * 6]
+    for row in rows:
+        again = f"<br>`{row.command}`" if row.command else ""
+        cells = (row.claim, row.paper, row.evidence, row.fsdnoisy18k, f"**{row.verdict}**")
+        lines.append("| " + " | ".join([*cells, row.needed + again]) + " |")
+    return "\n".join(lines)
+
+
+def table(rows: Sequence[Verdict]) -> Markdown:
+    """The verdicts as a page shows them."""
+    return Markdown(markdown(rows))
+
+
+def _open(claim: str, paper: str, found: Findings, theirs: str = FSDNOISY18K) -> Verdict:
+    share = f"{found.made} of {len(found.grid.cells)} runs are made"
+    rest = f"the rest of {found.grid.name}"
+    return Verdict(claim, paper, share, UNTESTED, rest, _sweep(found), theirs)
+
+
+def _sweep(found: Findings) -> str:
+    return f"acl sweep grids/{found.grid.name}.yaml --records again"
+
+
+def _on_fsdnoisy18k(read: Read, name: str, arm: str, condition: str = "") -> str:
+    """What a grid on the paper's corpus says, if somebody has run it."""
+    found = read(name)
+    if not found.complete:
+        return FSDNOISY18K
+    pair = found.pair(arm, condition)
+    said = _of_pair(pair, found.of(arm, condition)[pair["seeds"][0]], found.grid.reader)
+    return f"{decide(pair['seed_interval'], pair['interval'])}: {said}"
+
+
+def _points(value: float, interval: Sequence[float] | None = None) -> str:
+    ends = "" if interval is None else f" ({100 * interval[0]:+.1f} to {100 * interval[1]:+.1f})"
+    return f"{100 * value:+.1f}{ends}"
+
+
+def _of_pair(pair: dict, record: Record, reader: str) -> str:
+    """A paired difference in words, with both intervals."""
+    n = record.results["trained"][reader]["n"]
+    low, high = (100 * end for end in pair["interval"])
+    return (
+        f"{_points(pair['difference'], pair['seed_interval'])} points over "
+        f"{len(pair['seeds'])} seeds, {low:+.1f} to {high:+.1f} over recordings, n = {n}"
+    )
+
+
+def _seeds_for(gain: float, values: Sequence[float]) -> str:
+    sd = statistics.stdev(values)
+    if sd == 0:
+        return "more seeds: these do not differ"
+    return f"{pairs_needed(gain, sd)} seeds for {100 * gain:.1f} points (sd {100 * sd:.1f})"
+
+
+def _reads_better(read: Read) -> Iterator[Verdict]:
+    paper = "74.2 to 77.1 %, one run each"
+    theirs = _on_fsdnoisy18k(read, "paper_fsdnoisy18k", "ACL")
+    for name, size in (("acl_esc10", "width 16"), ("acl_esc10_wide", "width 32")):
+        found = read(name)
+        for arm in found.grid.arms[1:]:
+            claim = f"ACL ({arm.removeprefix('ACL, ')}) reads better than NT-Xent; {size}"
+            if not found.complete:
+                yield _open(claim, paper, found, theirs)
+                continue
+            pair = found.pair(arm)
+            verdict = decide(pair["seed_interval"], pair["interval"])
+            yield Verdict(
+                claim,
+                paper,
+                _of_pair(pair, found.of(arm)[pair["seeds"][0]], found.grid.reader),
+                verdict,
+                _seeds_for(PAPER_GAIN, pair["per_seed"]) if verdict == UNCLEAR else "decided here",
+                _sweep(found),
+                theirs,
+            )
+
+
+def _classes_gain(read: Read) -> Iterator[Verdict]:
+    found, claim = read("acl_esc10"), "Most classes gain, the weakest most"
+    paper = "13 of 20 classes"
+    if not found.complete:
+        yield _open(claim, paper, found)
+        return
+    reader = found.grid.reader
+
+    def per_class(arm: str) -> torch.Tensor:
+        rows = [r.results["trained"][reader]["per_class"] for r in found.of(arm).values()]
+        return torch.tensor(rows, dtype=torch.double).mean(0)
+
+    plain, arm = per_class(found.grid.baseline), found.grid.arms[1]
+    gain = per_class(arm) - plain
+    ranks = [values.argsort().argsort().double() for values in (plain, gain)]
+    r = torch.corrcoef(torch.stack(ranks))[0, 1].item()
+    draw = torch.Generator().manual_seed(0)
+    order = torch.rand(10_000, len(plain), generator=draw).argsort(1)
+    centred = [(rank - rank.mean()) / (rank - rank.mean()).norm() for rank in ranks]
+    p = ((centred[1][order] @ centred[0] <= r + 1e-12).sum().item() + 1) / 10_001
+    more = int((gain > 0).sum())
+    verdict = NOT if 2 * more <= len(gain) else (HELD if r < 0 and p < 0.05 else UNCLEAR)
+    yield Verdict(
+        claim,
+        paper,
+        f"{more} of {len(gain)} classes gain by {arm}; rank correlation of gain and accuracy "
+        f"{r:+.2f}, p {p:.2g}; {len(found.of(arm))} seeds",
+        verdict,
+        "a corpus with more classes" if verdict == UNCLEAR else "decided here",
+        _sweep(found),
+    )
+
+
+def _curve(read: Read) -> Iterator[Verdict]:
+    found = read("alpha_esc10")
+    shape, suitable = "Accuracy depends on alpha", "Alpha in [0.2, 0.4] is suitable"
+    printed = "best at 0.3, one run each; 71.7 at 0.4"
+    if not found.complete:
+        yield _open(shape, printed, found)
+        yield _open(suitable, printed, found)
+        return
+    seeds = sorted(found.of(found.grid.baseline))
+    values = torch.tensor([found.values(arm) for arm in found.grid.arms], dtype=torch.double).T
+    means, p = values.mean(0), flat_curve_test(values)
+    within = (values - values.mean(0) - values.mean(1, keepdim=True) + values.mean()).square().sum()
+    freedom = (values.shape[0] - 1) * (values.shape[1] - 1)
+    sd = math.sqrt(within.item() / freedom / len(seeds))  # of a mean over the seeds
+    tried = len(found.grid.arms) - 1
+    best = int(means[1:].argmax()) + 1
+    lead, luck = (means[best] - means[0]).item(), best_of_noise(tried, sd)
+    yield Verdict(
+        shape,
+        printed,
+        f"means from {100 * means.min():.1f} to {100 * means.max():.1f} %, p {p:.2g} for a flat "
+        f"curve; best, {found.grid.arms[best]}, leads NT-Xent by {_points(lead)}, the best of "
+        f"{tried} of noise by {_points(luck)}; {len(seeds)} seeds",
+        HELD if p < 0.05 else UNCLEAR,
+        "decided here" if p < 0.05 else "more seeds",
+        _sweep(found),
+    )
+    some = [found.grid.arms.index(f"alpha {alpha}") for alpha in (0.2, 0.3, 0.4)]
+    gains = (values[:, some].mean(1) - values[:, 0]).tolist()
+    interval = seed_interval(gains)
+    verdict = decide(interval)
+    yield Verdict(
+        suitable,
+        printed,
+        f"mean of the three minus NT-Xent {_points(statistics.fmean(gains), interval)} points, "
+        f"{len(seeds)} seeds",
+        verdict,
+        _seeds_for(PAPER_GAIN, gains) if verdict == UNCLEAR else "decided here",
+        _sweep(found),
+    )
+
+
+def _temperatures(read: Read) -> Iterator[Verdict]:
+    found, published = read("temperature_esc10"), compare_temperatures()
+    tolerant = "At every temperature ACL is more tolerant and less uniform"
+    apart = "ACL separates the classes better"
+    better = "ACL reads better at every temperature"
+    stable = "ACL is more stable over temperature"
+    printed = {
+        tolerant: "Fig. 3: ten of ten temperatures, z of a head that was not trained",
+        apart: "from tolerance; no figure",
+        better: "ten of ten temperatures, alpha chosen at each",
+        stable: f"sd over temperature {published['sd']['acl']:.2f} with ACL, "
+        f"{published['sd']['plain']:.2f} without",
+    }
+    if not found.complete:
+        for claim, paper in printed.items():
+            yield _open(claim, paper, found)
+        return
+    plain, acl = found.grid.arms
+    cells = [
+        (found.of(plain, tau)[seed], found.of(acl, tau)[seed])
+        for tau in found.grid.conditions
+        for seed in sorted(found.of(plain, tau))
+    ]
+
+    def signs(space: str, measure: str) -> int:
+        """In how many cells the measure is larger with ACL."""
+        return sum(b.geometry[space][measure] > a.geometry[space][measure] for a, b in cells)
+
+    n = len(cells)
+    grown = {(s, m): signs(s, m) for s in "hz" for m in ("tolerance", "uniformity", "class_gap")}
+    moved = all(grown[s, m] == n for s in "hz" for m in ("tolerance", "uniformity"))
+    yield Verdict(
+        tolerant,
+        printed[tolerant],
+        "; ".join(
+            f"{s}: tolerance higher in {grown[s, 'tolerance']} of {n}, minus uniformity lower in "
+            f"{grown[s, 'uniformity']}"
+            for s in "hz"
+        ),
+        HELD if moved else UNCLEAR,
+        "decided here" if moved else "more seeds",
+        _sweep(found),
+    )
+    gaps = [grown[s, "class_gap"] for s in "hz"]
+    verdict = HELD if min(gaps) == n else NOT if max(gaps) == 0 else UNCLEAR
+    yield Verdict(
+        apart,
+        printed[apart],
+        f"same-class minus other-class cosine larger in {gaps[0]} of {n} for h, {gaps[1]} for z",
+        verdict,
+        "more seeds" if verdict == UNCLEAR else "decided here",
+        _sweep(found),
+    )
+    pairs = {tau: found.pair(acl, tau) for tau in found.grid.conditions}
+    ends = {
+        tau: found.pair(acl, tau, confidence=1 - 0.05 / len(pairs))["interval"] for tau in pairs
+    }
+    below = [tau for tau, (_, high) in ends.items() if high < 0]
+    above = [tau for tau, (low, _) in ends.items() if low > 0]
+    verdict = NOT if below else HELD if len(above) == len(ends) else UNCLEAR
+    gains = ", ".join(
+        f"{tau.removeprefix('temperature ')}: {_points(pairs[tau]['difference'])}" for tau in pairs
+    )
+    yield Verdict(
+        better,
+        printed[better],
+        f"{gains} points, two seeds; interval below 0 at {len(below)}, above at {len(above)}",
+        verdict,
+        "more seeds" if verdict == UNCLEAR else "decided here",
+        _sweep(found),
+    )
+
+    by_seed, of_mean = {}, {}
+    for arm in (plain, acl):  # the spread over the temperatures, of each seed and of their mean
+        curve = torch.tensor([found.values(arm, tau) for tau in found.grid.conditions])
+        by_seed[arm], of_mean[arm] = curve.std(0), curve.mean(1).std().item()
+    smaller = by_seed[acl] <= 0.5 * by_seed[plain]
+    verdict = HELD if smaller.all() else NOT if (by_seed[acl] >= by_seed[plain]).all() else UNCLEAR
+    yield Verdict(
+        stable,
+        printed[stable],
+        f"sd over six temperatures {100 * of_mean[acl]:.2f} with ACL, {100 * of_mean[plain]:.2f} "
+        f"without; alpha 0.3 throughout, {len(smaller)} seeds",
+        verdict,
+        "more seeds" if verdict == UNCLEAR else "decided here",
+        _sweep(found),
+    )
+
+
+def _supervised(read: Read) -> Iterator[Verdict]:
+    printed = {pair["what"]: _points(pair["difference"]) for pair in compare_systems()}
+    for name, where in (("supervised_esc10", "ESC-10"), ("supervised_synthetic", "made-up sounds")):
+        found = read(name)
+        for condition in found.grid.conditions:
+            claim = f"The margin helps a classifier; {where}, {condition}"
+            theirs = FSDNOISY18K
+            if f"supervised, {condition}" in printed:
+                theirs = _on_fsdnoisy18k(
+                    read, "paper_fsdnoisy18k_supervised", "alpha 0.7", condition
+                )
+            paper = (
+                printed.get(f"supervised, {condition}", "+1.9 to +6.2") + " points, one run each"
+            )
+            if not found.complete:
+                yield _open(claim, paper, found, theirs)
+                continue
+            arms = found.grid.arms[1:]
+            gains = {arm: found.pair(arm, condition)["per_seed"] for arm in arms}
+            ends = {
+                arm: seed_interval(g, confidence=1 - 0.05 / len(arms)) for arm, g in gains.items()
+            }
+            verdict = (
+                HELD
+                if any(low > 0 for low, _ in ends.values())
+                else NOT
+                if all(high < 0 for _, high in ends.values())
+                else UNCLEAR
+            )
+            shown = ", ".join(
+                f"{arm}: {_points(statistics.fmean(gains[arm]), ends[arm])}" for arm in arms
+            )
+            best = max(arms, key=lambda arm: statistics.fmean(gains[arm]))
+            yield Verdict(
+                claim,
+                paper,
+                f"{shown} points, {len(gains[best])} seeds (98.3 % intervals)",
+                verdict,
+                _seeds_for(PAPER_GAIN, gains[best]) if verdict == UNCLEAR else "decided here",
+                _sweep(found),
+                theirs,
+            )
+    found = read("supervised_esc10")
+    clean, *noisy = found.grid.conditions
+    claim, paper = "The margin helps more where labels are wrong", "noisy small +6.2, clean +4.3"
+    if not found.complete:
+        yield _open(claim, paper, found)
+        return
+    usual = found.pair("alpha 0.5", clean)["per_seed"]
+    more = {
+        condition: [
+            b - a
+            for a, b in zip(usual, found.pair("alpha 0.5", condition)["per_seed"], strict=True)
+        ]
+        for condition in noisy
+    }
+    ends = {condition: seed_interval(values) for condition, values in more.items()}
+    results = [decide(interval) for interval in ends.values()]
+    verdict = results[0] if len(set(results)) == 1 else UNCLEAR
+    widest = max(more.values(), key=statistics.stdev)
+    yield Verdict(
+        claim,
+        paper,
+        "gain of alpha 0.5 beyond its gain on right labels: "
+        + ", ".join(f"{c}: {_points(statistics.fmean(v), ends[c])}" for c, v in more.items())
+        + f" points, {len(usual)} seeds",
+        verdict,
+        _seeds_for(PAPER_GAIN, widest) if verdict == UNCLEAR else "decided here",
+        _sweep(found),
+    )
+
+
+def _without_labels(read: Read) -> Iterator[Verdict]:
+    free, told = (read(name) for name in ("acl_esc10", "supervised_esc10"))
+    claim, paper = "Training without labels reads better than with them", "74.2 against 70.1 %"
+    condition = told.grid.conditions[0]
+    if not (free.complete and told.complete):
+        yield _open(claim, paper, told if free.complete else free)
+        return
+    pair = paired(told.of(told.grid.baseline, condition), free.of(free.grid.baseline))
+    verdict = decide(pair["seed_interval"], pair["interval"])
+    yield Verdict(
+        claim,
+        paper + ", metrics and networks differ",
+        _of_pair(pair, free.of(free.grid.baseline)[pair["seeds"][0]], "linear"),
+        verdict,
+        _seeds_for(PAPER_GAIN, pair["per_seed"]) if verdict == UNCLEAR else "decided here",
+        f"{_sweep(told)}; {_sweep(free)}",
+    )
+
+
+def _printed_significance(read: Read) -> Iterator[Verdict]:
+    pairs = compare_systems()
+    clear = [pair for pair in pairs if pair["p"] < 0.05]
+    every = ", ".join(f"{p['what'].removeprefix('supervised, ')} {p['p']:.2g}" for p in pairs)
+    yield Verdict(
+        "All five gains are significant",
+        "by 95 % intervals",
+        f"p of two proportions, n = 947: {every}; {len(clear)} of 5 below .05",
+        HELD if len(clear) == len(pairs) else NOT,
+        "answers for every clip, more seeds",
+        "acl verdicts",
+        OWN,
+    )
+
+
+def _released(read: Read) -> Iterator[Verdict]:
+    trained, apart = (
+        "Fig. 3 shows a z that was trained",
+        "ACL's released features lie further apart",
+    )
+    if not FEATURES.exists():
+        for claim in (trained, apart):
+            yield Verdict(claim, "Fig. 3", "no record", UNTESTED, FEATURES_COMMAND, "", OWN)
+        return
+    record = json.loads(FEATURES.read_text(encoding="utf-8"))
+    folders = record["folders"]
+    same = [name for name, row in folders.items() if row["head_deviation"] <= row["head_bound"]]
+    worst = max(row["head_deviation"] for row in folders.values())
+    yield Verdict(
+        trained,
+        "Fig. 3",
+        f"a head made from the authors' seed, never trained, gives their z in {len(same)} of "
+        f"{len(folders)} folders (largest difference {worst:.0e}, files in half precision)",
+        NOT if len(same) == len(folders) else UNCLEAR,
+        "decided here" if len(same) == len(folders) else "the other folders",
+        FEATURES_COMMAND,
+        OWN,
+    )
+    pairs = [(p["a"], p["b"]) for p in record["pairs"] if p["rows"] == "as they are"]
+    gaps = [[folders[name]["h"]["class_gap"] for name in pair] for pair in pairs]
+    shown = ", ".join(f"{a:.3f} to {b:.3f}" for a, b in gaps)
+    grown = sum(b > a for a, b in gaps)
+    yield Verdict(
+        apart,
+        "better separation, from tolerance",
+        f"class gap of h {shown} from NT-Xent to ACL, one run each; n = {record['clips']}",
+        HELD if grown == len(gaps) else NOT if grown == 0 else UNCLEAR,
+        "decided here for these encoders",
+        FEATURES_COMMAND,
+        OWN,
+    )
+
+
+def _margin_on_z(read: Read) -> Iterator[Verdict]:
+    yield Verdict(
+        "The margin works better on h than on z",
+        "said, without figures",
+        "no run",
+        UNTESTED,
+        "an arm with the margin on z, which the recipes do not have",
+        "",
+    )
+
+
+CLAIMS = (
+    _reads_better,
+    _classes_gain,
+    _curve,
+    _temperatures,
+    _supervised,
+    _without_labels,
+    _printed_significance,
+    _released,
+    _margin_on_z,
+)
