@@ -3,15 +3,44 @@
     table = TABLES["alpha_sweep"]
     table.column("linear_micro")
 
-Accuracies are percent of the 947 test clips of FSDnoisy18k unless a table says otherwise.
+Accuracies are percent; a table's `metrics` say of what. The functions compute from the tables what
+can be computed: how sure the numbers are, and how many of them luck alone would give. The authors'
+features are read by `load_released_features`, which is that of `released`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from .released import load_released_features as load_released_features
+from .statistics import (
+    best_of_noise,
+    sd_from_neighbours,
+    seed_interval,
+    two_proportion_test,
+    von_neumann_ratio,
+    von_neumann_test,
+    wilson_interval,
+)
 
 TEST_CLIPS = 947
 TEST_PATCHES = 8866  # the unit of what the authors' self-supervised code calls micro accuracy
+METRICS = {
+    "clips": "share of the test clips of FSDnoisy18k that are classified right: k / 947",
+    "patches": "share of the test patches whose clip is classified right: k / 8866; long clips "
+    "weigh more",
+    "macro": "mean over the 20 classes of the share of their test clips that are classified right",
+    "minus_uniformity": "minus the uniformity of z, one view of each test clip, in nats",
+    "tolerance": "mean cosine of z within a class, both views of each test clip",
+    "eer": "equal error rate on VoxCeleb1-O, in percent",
+    "min_dcf": "minimum detection cost on VoxCeleb1-O",
+}
+ACCURACIES = ("clips", "patches", "macro")
+SWEEPS = ("alpha_sweep", "supervised_alpha_sweep")
 
 
 @dataclass(frozen=True)
@@ -21,11 +50,15 @@ class Table:
     Attributes:
         source: where it is printed.
         columns: names; `alpha` weighs the first term, 1.0 is the loss without the angular one.
+        rows: values as printed; None where there is none.
+        metrics: column -> key of METRICS, or one for each row where they differ. Columns that were
+            set and not measured have none.
     """
 
     source: str
     columns: tuple[str, ...]
     rows: tuple[tuple, ...]
+    metrics: dict[str, str | tuple[str, ...]] = field(default_factory=dict, hash=False)
 
     def column(self, name: str) -> list:
         """All values of a column, from the first row to the last.
@@ -37,6 +70,17 @@ class Table:
             raise ValueError(f"no column {name!r}; there are {', '.join(self.columns)}")
         at = self.columns.index(name)
         return [row[at] for row in self.rows]
+
+    def metric(self, name: str) -> tuple[str, ...]:
+        """What each row of a column measures, as keys of METRICS.
+
+        Raises:
+            ValueError: no such column, or one of what was set; names those that were measured.
+        """
+        if name not in self.metrics:
+            raise ValueError(f"{name!r} measures nothing; {', '.join(self.metrics)} do")
+        metric = self.metrics[name]
+        return (metric,) * len(self.rows) if isinstance(metric, str) else metric
 
 
 TABLES = {
@@ -50,8 +94,9 @@ TABLES = {
             ("noisy_small", 33.7, 39.9, 0.2),
             ("clean", 60.2, 64.5, 0.5),
         ),
+        {"ce": "clips", "ce_margin": "clips"},
     ),
-    # the last two are weighted by patches, the first two are shares of clips
+    # two metrics in one column
     "systems": Table(
         "Wang, Tripathy and Mesaros 2023, Table 2",
         ("system", "accuracy", "alpha"),
@@ -61,9 +106,9 @@ TABLES = {
             ("self-supervised", 74.2, 1.0),
             ("self-supervised + ACL", 77.1, 0.3),
         ),
+        {"accuracy": ("clips", "clips", "patches", "patches")},
     ),
-    # self-supervised, temperature 0.2: linear probe and end-to-end fine-tuning; micro is weighted
-    # by patches, macro the mean over classes
+    # self-supervised, temperature 0.2: linear probe and end-to-end fine-tuning
     "alpha_sweep": Table(
         "README of the authors' self-supervised code",
         (
@@ -88,6 +133,14 @@ TABLES = {
             (0.9, 74.453, 73.291, 77.543, 74.953, 78.119, 76.513),
             (1.0, 74.16, 72.698, 77.521, 75.563, 79.111, 77.057),
         ),
+        {
+            "linear_micro": "patches",
+            "linear_macro": "macro",
+            "finetuned_noisy_micro": "patches",
+            "finetuned_noisy_macro": "macro",
+            "finetuned_clean_micro": "patches",
+            "finetuned_clean_macro": "macro",
+        },
     ),
     # the classifier's own accuracy, by the part that was trained on; 1.0 is plain cross-entropy
     "supervised_alpha_sweep": Table(
@@ -105,10 +158,10 @@ TABLES = {
             (0.9, 58.6, 71.6, 66.1, 33.1),
             (1.0, 60.2, 70.1, 66.4, 33.7),
         ),
+        {"clean": "clips", "all": "clips", "noisy": "clips", "noisy_small": "clips"},
     ),
-    # Fig. 3: at each temperature NT-Xent and ACL with one alpha; micro accuracy of the linear
-    # probe, minus uniformity, tolerance (that of ACL at 0.3 repeats the one at 0.2: the released
-    # features give 0.9595)
+    # Fig. 3: at each temperature NT-Xent and ACL with one alpha; linear probe, and z (the tolerance
+    # of ACL at 0.3 repeats the one at 0.2: the released features give 0.9595)
     "temperature": Table(
         "README of the authors' self-supervised code, Fig. 3 of the paper",
         ("temperature", "alpha", "linear_micro", "minus_uniformity", "tolerance"),
@@ -134,6 +187,11 @@ TABLES = {
             (1.0, 1.0, 71.329, 0.356, 0.9271),
             (1.0, 0.9, 75.964, 0.153, 0.9676),
         ),
+        {
+            "linear_micro": "patches",
+            "minus_uniformity": "minus_uniformity",
+            "tolerance": "tolerance",
+        },
     ),
     # VoxCeleb1-O: equal error rate in percent, minimum detection cost; None where not printed
     "speaker_verification": Table(
@@ -155,5 +213,224 @@ TABLES = {
             ("supervised, additive angular margin", 2.95, 0.3122),
             ("SimCLR, symmetric, additive margin", 7.85, None),
         ),
+        {"eer": "eer", "min_dcf": "min_dcf"},
     ),
 }
+
+
+def values_of(metric: str) -> list[float]:
+    """All different values of one metric that the two READMEs print, ascending.
+
+    Args:
+        metric: key of METRICS.
+    """
+    tables = [TABLES[name] for name in (*SWEEPS, "temperature")]
+    columns = [(t, c) for t in tables for c in t.metrics if set(t.metric(c)) == {metric}]
+    return sorted({value for table, column in columns for value in table.column(column)})
+
+
+def fitting_denominators(
+    values: Sequence[float], *, up_to: int = 10_000, digits: int = 3
+) -> list[int]:
+    """Numbers n for which every printed percentage is some whole k over n, to its last digit.
+
+    By chance some n fits a percentage with d digits with a probability of about n / 10^(d + 2), so
+    it is many values at once that tell, and only below 10^(d + 2).
+
+    Args:
+        values: percentages as printed, 0 to 100.
+        up_to: largest n to try.
+        digits: behind the point.
+
+    Returns:
+        Ascending; a multiple of one that fits also fits.
+
+    Raises:
+        ValueError: no values, or one outside 0 to 100.
+    """
+    if not len(values) or not all(0 <= value <= 100 for value in values):
+        raise ValueError(f"need percentages from 0 to 100; got {list(values)}")
+    n = np.arange(1, up_to + 1)
+    half = 0.5 * 10.0**-digits * (1 + 1e-9)  # ties may have been rounded either way
+    for value in values:
+        n = n[np.abs(100 * np.rint(value / 100 * n) / n - value) <= half]
+    return n.tolist()
+
+
+def accuracy_intervals(table: Table, column: str) -> list[tuple[float, float, float]]:
+    """Each accuracy of a column with Wilson's 95 % interval over the 947 test clips.
+
+    For shares of clips this is the uncertainty of the test clips and of nothing else, not of the
+    training. For the metrics "patches" and "macro" it is too narrow: clips of unequal weight tell
+    less than 947 equal ones.
+
+    Returns:
+        Value, lower and upper end of each row, as fractions; the interval is that of the nearest
+        number of clips.
+
+    Raises:
+        ValueError: the column is no accuracy.
+    """
+    if not set(table.metric(column)) <= set(ACCURACIES):
+        raise ValueError(f"{column!r} is no accuracy but {METRICS[table.metric(column)[0]]}")
+    shares = [value / 100 for value in table.column(column)]
+    ends = (wilson_interval(round(s * TEST_CLIPS), TEST_CLIPS) for s in shares)
+    return [(s, float(low), float(high)) for s, (low, high) in zip(shares, ends, strict=True)]
+
+
+def compare_systems() -> list[dict]:
+    """The five comparisons on which the paper rests, each as a test of two proportions.
+
+    Returns:
+        For Table 2's self-supervised pair and the four parts of Table 1: what, metric, alpha, a
+        (plain) and b (with the angular margin), difference, z and p (`two_proportion_test` with
+        947 clips each: for the metric "patches" p is too small), interval_a and interval_b
+        (Wilson's), overlap (of the intervals) and outside (b above the interval of a: the weak
+        sense in which the paper's words hold). Fractions.
+    """
+    supervised, systems = TABLES["supervised"], TABLES["systems"]
+    pairs = [("self-supervised", *accuracy_intervals(systems, "accuracy")[2:], "patches", 0.3)]
+    for part, a, b, alpha in zip(
+        supervised.column("part"),
+        accuracy_intervals(supervised, "ce"),
+        accuracy_intervals(supervised, "ce_margin"),
+        supervised.column("alpha"),
+        strict=True,
+    ):
+        pairs.append((f"supervised, {part}", a, b, "clips", alpha))
+    found = []
+    for what, (a, *around_a), (b, *around_b), metric, alpha in pairs:
+        z, p = two_proportion_test(a, b, TEST_CLIPS)
+        found.append(
+            {
+                "what": what,
+                "metric": metric,
+                "alpha": alpha,
+                "a": a,
+                "b": b,
+                "difference": b - a,
+                "z": z,
+                "p": p,
+                "interval_a": around_a,
+                "interval_b": around_b,
+                "overlap": around_b[0] <= around_a[1],
+                "outside": b > around_a[1],
+            }
+        )
+    return found
+
+
+def sweep_noise(sweep: str, column: str) -> dict:
+    """How noisy a published sweep over alpha is, and what choosing its best gains by luck.
+
+    Args:
+        sweep: "alpha_sweep" or "supervised_alpha_sweep"; one run for each alpha, alpha 1 the last.
+        column: of its accuracies.
+
+    Returns:
+        metric; k (values of alpha below 1); sd over all alphas and sd_from_neighbours, which a
+        trend hardly moves; ratio (von Neumann's, 2 for noise) and p (how often a random order is
+        as smooth); mean_gain of alpha < 1 over plain, better (how many are), best_alpha, best_gain;
+        luck and luck_from_neighbours (`best_of_noise` of k with either sd). In points.
+
+    Raises:
+        ValueError: no such sweep or column.
+    """
+    if sweep not in SWEEPS:
+        raise ValueError(f"no sweep over alpha {sweep!r}: {' or '.join(SWEEPS)}")
+    table = TABLES[sweep]
+    metric = table.metric(column)[0]
+    alphas, values = table.column("alpha"), table.column(column)
+    *tried, plain = values
+    best, spread, steps = max(tried), statistics.stdev(values), sd_from_neighbours(values)
+    return {
+        "metric": metric,
+        "k": len(tried),
+        "sd": spread,
+        "sd_from_neighbours": steps,
+        "ratio": von_neumann_ratio(values),
+        "p": von_neumann_test(values),
+        "mean_gain": statistics.fmean(tried) - plain,
+        "better": sum(value > plain for value in tried),
+        "best_alpha": alphas[values.index(best)],
+        "best_gain": best - plain,
+        "luck": best_of_noise(len(tried), spread),
+        "luck_from_neighbours": best_of_noise(len(tried), steps),
+    }
+
+
+def compare_temperatures() -> dict:
+    """ACL against NT-Xent over the ten temperatures of Fig. 3, paired by temperature.
+
+    The pairs are not fair: ACL has another alpha at each temperature, by all appearances the best
+    of up to ten on the test clips, and NT-Xent is one run; `sweep_noise` says what such a choice
+    gains by luck.
+
+    Returns:
+        temperatures, alphas, plain and acl (accuracies by patches), differences; mean and sd of
+        the three, under their names; interval (Student's 95 %, of the mean difference, over
+        temperatures). In points.
+    """
+    rows = TABLES["temperature"].rows
+    plain = {row[0]: row[2] for row in rows if row[1] == 1}
+    chosen = {row[0]: row[2] for row in rows if row[1] < 1}
+    columns = {"plain": [*plain.values()], "acl": [chosen[tau] for tau in plain]}
+    columns["differences"] = [b - a for a, b in zip(*columns.values(), strict=True)]
+    return {
+        "temperatures": [*plain],
+        "alphas": [next(r[1] for r in rows if r[0] == tau and r[1] < 1) for tau in plain],
+        **columns,
+        "mean": {name: statistics.fmean(values) for name, values in columns.items()},
+        "sd": {name: statistics.stdev(values) for name, values in columns.items()},
+        "interval": [*map(float, seed_interval(columns["differences"]))],
+    }
+
+
+def tables_report() -> str:
+    """What the published tables say of themselves, as text to print."""
+    lines = ["the five comparisons: percent, two proportions of 947 clips each, Wilson's intervals"]
+    for row in compare_systems():
+        ends = [
+            f"{100 * low:.2f} to {100 * high:.2f}"
+            for low, high in (row["interval_a"], row["interval_b"])
+        ]
+        lines.append(
+            f"{row['what']:24} {100 * row['a']:.1f} and {100 * row['b']:.1f} by {row['metric']:8}"
+            f"z {row['z']:.2f}, p {row['p']:<6.2g} {' and '.join(ends)}"
+            f"{', overlap' if row['overlap'] else ''}"
+        )
+    lines += [
+        "",
+        "sweeps over alpha, one run each: spread; von Neumann's ratio (2 for noise), and how often",
+        "a random order is as smooth; best minus plain; the same by luck, with the spread of all",
+        "runs or that between neighbours",
+        f"{'column':24}{'metric':9}{'sd':>5} {'ratio':>6} {'p':>6} {'best':>6} {'luck':>5} "
+        f"{'neighbours':>11}",
+    ]
+    for sweep in SWEEPS:
+        for column in TABLES[sweep].metrics:
+            got = sweep_noise(sweep, column)
+            lines.append(
+                f"{column:24}{got['metric']:9}{got['sd']:5.2f} {got['ratio']:6.2f} "
+                f"{got['p']:6.3f} {got['best_gain']:+6.2f} {got['luck']:5.2f} "
+                f"{got['luck_from_neighbours']:11.2f}"
+            )
+    got = compare_temperatures()
+    low, high = got["interval"]
+    lines += [
+        "",
+        f"ten temperatures, ACL with another alpha at each: minus NT-Xent "
+        f"{got['mean']['differences']:+.2f} ({low:+.2f} to {high:+.2f}) points;",
+        f"spread over temperatures {got['sd']['plain']:.2f} for NT-Xent, {got['sd']['acl']:.2f} "
+        "for ACL",
+        "",
+    ]
+    patches, clips = values_of("patches"), values_of("clips")
+    fits = ", ".join(map(str, fitting_denominators(patches, up_to=40_000)))
+    some = fitting_denominators(clips, up_to=1000, digits=1)
+    lines += [
+        f"denominators up to 40000 that fit all {len(patches)} values by patches: {fits}",
+        f"that fit all {len(clips)} values by clips, which have one digit: {len(some)} of the "
+        f"numbers up to 1000, {TEST_CLIPS} {'is one' if TEST_CLIPS in some else 'is none'}",
+    ]
+    return "\n".join(lines)

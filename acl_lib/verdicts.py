@@ -418,7 +418,7 @@ def _printed_significance(read: Read) -> Iterator[Verdict]:
         f"p of two proportions, n = 947: {every}; {len(clear)} of 5 below .05",
         HELD if len(clear) == len(pairs) else NOT,
         "answers for every clip, more seeds",
-        "acl verdicts",
+        "acl published --tables",
         OWN,
     )
 
@@ -446,14 +446,16 @@ def _released(read: Read) -> Iterator[Verdict]:
         FEATURES_COMMAND,
         OWN,
     )
-    pairs = [(p["a"], p["b"]) for p in record["pairs"] if p["rows"] == "as they are"]
-    gaps = [[folders[name]["h"]["class_gap"] for name in pair] for pair in pairs]
+    pairs = [pair for pair in record["pairs"] if pair["rows"] == "as they are"]
+    gaps = [[folders[pair[side]]["h"]["class_gap"] for side in "ab"] for pair in pairs]
     shown = ", ".join(f"{a:.3f} to {b:.3f}" for a, b in gaps)
+    near = ", ".join(_points(pair["difference"], pair["interval"]) for pair in pairs)
     grown = sum(b > a for a, b in gaps)
     yield Verdict(
         apart,
         "better separation, from tolerance",
-        f"class gap of h {shown} from NT-Xent to ACL, one run each; n = {record['clips']}",
+        f"class gap of h {shown} from NT-Xent to ACL, one run each; nearest neighbours {near} "
+        f"points, n = {record['clips']}",
         HELD if grown == len(gaps) else NOT if grown == 0 else UNCLEAR,
         "decided here for these encoders",
         FEATURES_COMMAND,

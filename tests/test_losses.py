@@ -1,6 +1,4 @@
 import math
-import os
-from pathlib import Path
 
 import naive
 import pytest
@@ -22,6 +20,7 @@ from acl_lib.losses import (
     supervised_acl,
     supervised_angular_margin,
 )
+from acl_lib.released import load_released_features, released_dir
 
 REDUCTIONS = ["paper_scaled", "paper_code", "mean"]
 degree = math.pi / 180
@@ -576,11 +575,10 @@ def test_losses_are_never_negative(seed, temperature, margin):
 )
 def test_published_representations_cost_what_the_authors_sum_says(model, negatives, positives):
     """Batches of 128 clips; the two parts of the sum / 25 were tabulated from the full tensors."""
-    folder = Path(os.environ.get("ACL_DATA", "data")) / "acl_published_features" / model
-    if not folder.is_dir():
-        pytest.skip(f"published features not found in {folder}: set ACL_DATA")
-    batches = [torch.load(folder / f"tensors{k}.pt", weights_only=True) for k in range(7)]
-    costs = [angular_margin(*batch["h"], reduction="paper_code").item() for batch in batches]
+    if not released_dir().is_dir():
+        pytest.skip(f"published features not found in {released_dir()}: set ACL_DATA")
+    batches = load_released_features()[model].h[:, : 7 * 128].split(128, dim=1)
+    costs = [angular_margin(*h, reduction="paper_code").item() for h in batches]
     assert sum(costs) / 7 == pytest.approx(negatives + positives, rel=0.02)
 
 

@@ -2,8 +2,6 @@
 
 import functools
 import math
-import os
-from pathlib import Path
 
 import naive
 import pytest
@@ -29,6 +27,7 @@ from acl_lib.metrics import (
     tolerance,
     uniformity,
 )
+from acl_lib.released import load_released_features, released_dir
 
 LABELLED = [tolerance, between_class_cosine, class_gap]
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
@@ -468,14 +467,16 @@ PUBLISHED = {
 
 
 @functools.cache
-def released(name):
-    """Both views of h and z, and the labels, of the 947 test clips; copies in float16."""
-    folder = Path(os.environ.get("ACL_DATA", "nowhere")) / "acl_published_features" / name
-    if not folder.is_dir():
+def features():
+    if not released_dir().is_dir():
         pytest.skip("the authors' features need ACL_DATA/acl_published_features")
-    files = [torch.load(path, weights_only=True) for path in sorted(folder.glob("tensors*.pt"))]
-    h, z = ([torch.cat([file[key][view] for file in files]) for view in (0, 1)] for key in "hz")
-    return h, z, torch.cat([file["labels"] for file in files])
+    return load_released_features()
+
+
+def released(name):
+    """Both views of h and z, and the classes, of the 947 test clips."""
+    found = features()[name]
+    return list(found.h), list(found.z), found.y
 
 
 @pytest.mark.parametrize("name", PUBLISHED)

@@ -1,12 +1,10 @@
-import os
-from pathlib import Path
-
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from acl_lib.models import BaselineCNN, LinearClassifier, ProjectionHead, ResNet18
+from acl_lib.released import load_released_features, released_dir
 
 
 def patches(count=4, n_mels=96, frames=101, seed=0):
@@ -134,20 +132,16 @@ def test_published_z_are_the_published_h_through_an_untrained_head():
 
     Both were stored as float16: z below 0.25 by up to 6e-5, and h adds to that; measured 8.1e-5.
     """
-    folder = Path(os.environ.get("ACL_DATA", "data")) / "acl_published_features"
-    if not folder.is_dir():
-        pytest.skip(f"published features not found in {folder}: set ACL_DATA")
+    if not released_dir().is_dir():
+        pytest.skip(f"published features not found in {released_dir()}: set ACL_DATA")
     torch.manual_seed(271828)
     ResNet18(), LinearClassifier(512, 20)  # drawn before the head in the authors' code
     head = ProjectionHead(512, 512, 512).eval()
-    files = sorted(folder.glob("*/tensors*.pt"))
-    assert files
-    for file in files:
-        batch = torch.load(file, weights_only=True)
-        for h, z in zip(batch["h"], batch["z"], strict=True):
+    for features in load_released_features().values():
+        for h, z in zip(features.h, features.z, strict=True):
             with torch.no_grad():
-                ours = F.normalize(head(h.float()))
-            torch.testing.assert_close(ours, z.float(), rtol=0, atol=1e-4)
+                ours = F.normalize(head(h))
+            torch.testing.assert_close(ours, z, rtol=0, atol=1e-4)
 
 
 def test_baseline_cnn_is_its_published_list_of_layers():
