@@ -38,6 +38,7 @@ CONFIG = ROOT / "_config.yml"
 VENDOR = ROOT / "book" / "static" / "vendor"
 MATHJAX = VENDOR / "mathjax" / "tex-svg.js"
 WELCOME = VENDOR / "welcome.html"
+LEDGER = VENDOR / "ledger.csv"
 
 # Runs that pages find again, by the page: made once, before the first of them is executed.
 RUNS = {
@@ -237,6 +238,13 @@ def draw_welcome(code: str) -> None:
     os.replace(part, WELCOME)
 
 
+def write_ledger() -> None:
+    """Put the table of all records among the book's files, for readers to take away."""
+    from .ledger import ledger, write_csv  # it imports torch
+
+    write_csv(ledger([RESULTS]), LEDGER)
+
+
 def make_clips(notebooks: Iterable[nbformat.NotebookNode]) -> dict[str, str]:
     """Put the sounds of the map among the book's files, if one of the notebooks shows it.
 
@@ -334,6 +342,8 @@ def main(argv: list[str] | None = None) -> int:
 
     os.environ["ACL_PUBLISH"] = "1"  # kernels inherit it: pictures of sliders instead of sliders
     draw_welcome(code)
+    if todo:  # else no record and no code has changed
+        write_ledger()
     shared = {RUNS[path.stem] for path, *_ in todo if path.stem in RUNS}
     if status := share_runs(shared, options.corpus, options.profile):
         return status

@@ -10,6 +10,7 @@ from test_explorers import javascript, needs_node
 
 from acl_lib import explorers
 from acl_lib.explorers import sweeps
+from acl_lib.grids import Findings
 from acl_lib.publish import ROOT
 from acl_lib.published import TABLES
 
@@ -100,6 +101,18 @@ def test_three_seeds_of_esc10_are_three_records(how):
     strict = point("esc10_train", 0.3, 0.2, how)["measures"]["linear"]
     share = raw(f"esc10/acl_paper_{how}-train-seed0.json")["results"]["trained"]["linear"]
     assert ends(strict) == pytest.approx([100 * end for end in share["interval"]])
+
+
+def test_the_planned_runs_are_those_of_their_grid():
+    grid = Findings.read(ROOT / "grids" / "acl_esc10.yaml")
+    for arm, alpha, loss in (
+        ("NT-Xent", 1.0, "mean"),
+        ("ACL, batch-scaled sum", 0.3, "scaled"),
+        ("ACL, mean", 0.3, "mean"),
+    ):
+        got = point("esc10_planned", alpha, 0.2, loss)["measures"]["linear"]
+        assert got["each"] == [100 * share for share in grid.values(arm)]
+        assert got["seeds"] == sorted(grid.of(arm)) and got["n"] == 400
 
 
 def test_wrong_labels_are_those_of_their_summary():

@@ -257,3 +257,30 @@ def test_both_kinds_of_trials_are_shares_of_their_kind_on_both_sides_of_the_thre
     assert [text.get_text() for text in axis.texts] == ["refused", "accepted"]
     assert axis.get_xlabel() == "cosine" and "%" in axis.get_ylabel()
     assert plt.get_fignums() == []
+
+
+def test_every_seed_is_a_dot_and_their_mean_a_line():
+    x, values = torch.tensor([0.0, 0.5, 1.0]), torch.tensor([[1.0, 2.0, 3.0], [3.0, 4.0, 7.0]])
+    figure = figures.seed_curves(x, {"ACL": values}, "alpha", "accuracy (%)", marks={"luck": 6.0})
+    dots, mean, luck = figure.axes[0].lines
+    assert sorted(dots.get_xdata()) == [0, 0, 0.5, 0.5, 1, 1]
+    assert sorted(dots.get_ydata()) == [1, 2, 3, 3, 4, 7]
+    assert list(mean.get_ydata()) == [2, 3, 5] and set(luck.get_ydata()) == {6.0}
+    assert [text.get_text() for text in figure.legends[0].texts] == ["ACL", "luck"]
+    alone = figures.seed_curves(x, {"ACL": values}, "alpha", "accuracy (%)")
+    assert not alone.legends
+
+
+def test_panels_stand_in_rows_and_no_empty_one_is_left():
+    x, line = torch.tensor([1.0, 2.0]), {"a": torch.tensor([1.0, 2.0])}
+    figure = figures.panels(x, {"one": line, "two": line, "three": line}, "x", columns=2)
+    assert [axis.get_ylabel() for axis in figure.axes] == ["one", "two", "three"]
+    figure.canvas.draw()
+    at = [axis.get_position() for axis in figure.axes]
+    assert at[0].y0 == pytest.approx(at[1].y0) and at[2].y1 < at[0].y0
+
+
+def test_a_figure_names_its_records():
+    x = torch.tensor([0.0, 1.0])
+    figure = figures.named(figures.curves(x, {"a": x}, "x", "y"), "acl_esc10, 30 runs")
+    assert "records: acl_esc10, 30 runs" in [text.get_text() for text in figure.texts]

@@ -13,6 +13,7 @@ import torch
 from matplotlib.figure import Figure
 
 from .. import figures
+from ..config import recipe
 from ..published import TABLES, TEST_CLIPS, Table
 from ..records import Record
 from ..statistics import best_of_noise, seed_interval, wilson_interval
@@ -43,11 +44,13 @@ MEASURES = (
 LOSSES = (
     ("scaled", "ACL, sum as at 128 clips"),
     ("code", "ACL, sum over its own batch"),
+    ("mean", "ACL, mean over pairs"),
     ("margin", "cross-entropy + margin"),
     ("cnn", "cross-entropy + margin, the authors' CNN"),
     ("supcon", "supervised contrastive"),
 )
 ACL = ["scaled", "code"]  # alpha 1 is the end of both, and at 128 clips they are one
+PLANNED = ["scaled", "mean"]  # the readings in the planned grids
 
 # key, words, note
 SWEEPS = (
@@ -65,6 +68,11 @@ SWEEPS = (
         "esc10_all",
         "ESC-10, three seeds",
         "Profile laptop, pretrained on all clips without labels, five folds of readers.",
+    ),
+    (
+        "esc10_planned",
+        "ESC-10, planned grids",
+        "Profile quick, a network for each of five folds; questions and rules in grids/.",
     ),
     ("esc10_train", "ESC-10, strict folds", "Profile laptop, a network for each of five folds."),
     (
@@ -109,6 +117,7 @@ def gather(folder: str | os.PathLike) -> list[dict]:
         *_grid(folder),
         *_fold(folder),
         *_records(folder),
+        *_planned(folder),
         *_wrong_labels(folder),
         *_published(),
     ]
@@ -268,8 +277,7 @@ def _fold(folder: Path) -> Iterable[dict]:
     for name, run in _read(folder / file).get("networks", {}).items():
         if name.split(",")[0] not in ("NT-Xent", "ACL"):
             continue
-        recipe = run["recipe"]
-        loss, seed = recipe["loss"], recipe["seed"]
+        loss, seed = run["recipe"]["loss"], run["recipe"]["seed"]
         measures = _accuracies({seed: run["readers"]["h"]})
         measures |= _accuracies({seed: run["readers"]["z"]}, "_z") | _shapes(
             {seed: run["geometry"]}
@@ -300,6 +308,26 @@ def _records(folder: Path) -> Iterable[dict]:
         tau = None if method == "supervised" else group[0].recipe.loss.temperature
         files = [f"esc10/{r.path.name}" for r in group]
         yield _point(f"esc10_{seen}", losses, name, alpha, tau, measures, files)
+
+
+def _planned(folder: Path) -> Iterable[dict]:
+    """The runs of grids/ that differ from each other in alpha, temperature and reduction alone."""
+    place = folder / "sweeps" / "esc10-quick"
+    cells: dict[tuple, list[Record]] = {}
+    for path in sorted(place.glob("acl,*.json")):
+        record = Record.read(path)
+        loss = record.recipe.loss
+        own = {"alpha": loss.alpha, "temperature": loss.temperature, "reduction": loss.reduction}
+        plain = recipe("acl", corpus="esc10", profile="quick", seed=record.recipe.seed, **own)
+        if record.recipe == plain:
+            cells.setdefault((loss.alpha, loss.temperature, loss.reduction), []).append(record)
+    for (alpha, tau, reduction), group in cells.items():
+        measures = _accuracies({r.recipe.seed: r.results["trained"] for r in group})
+        measures |= _shapes({r.recipe.seed: r.geometry for r in group})
+        losses = PLANNED if alpha == 1 else [reduction.removeprefix("paper_")]
+        files = [f"sweeps/esc10-quick/{r.path.name}" for r in group]
+        tau = tau if alpha else None
+        yield _point("esc10_planned", losses, _words(alpha), alpha, tau, measures, files)
 
 
 def _wrong_labels(folder: Path) -> Iterable[dict]:

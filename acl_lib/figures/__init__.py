@@ -13,7 +13,7 @@ from .sound import (
     waveforms,
 )
 from .sphere import angles, circle_paths, cosines, geometry, maps, on_circle, pair_forces, spreads
-from .style import COLOURS, SECONDS
+from .style import COLOURS, SECONDS, named
 from .verification import trial_scores
 
 __all__ = [
@@ -36,6 +36,7 @@ __all__ = [
     "log_mels",
     "loss_curve",
     "maps",
+    "named",
     "on_circle",
     "pair_forces",
     "panels",
