@@ -225,6 +225,36 @@ class Findings:
             if len(values) > 1
         }
 
+    def by_condition(self) -> tuple[dict[str, list], list[str]]:
+        """For `figures.side_by_side`: of each arm mean and interval in every condition.
+
+        Returns:
+            arm -> (mean, lower, upper end) for each condition; the conditions in which every arm
+            has two seeds or more.
+        """
+        made = {c: self.summary(c) for c in self.grid.conditions}
+        made = {c: rows for c, rows in made.items() if len(rows) == len(self.grid.arms)}
+        arms = self.grid.arms if made else ()
+        rows = {
+            arm: [(of[arm]["mean"], *of[arm]["interval"]) for of in made.values()] for arm in arms
+        }
+        return rows, list(made)
+
+    def gains(
+        self, condition: str = "", *, over: str = "seed_interval", confidence: float = 0.95
+    ) -> dict[str, tuple[float, float, float]]:
+        """For `figures.intervals`: each arm minus the baseline, paired, where both have two seeds.
+
+        Args:
+            over: "seed_interval", or "interval" over recordings.
+        """
+        rows = {}
+        for arm in self.grid.arms:
+            if arm != self.grid.baseline and len(self.of(arm, condition)) > 1:
+                pair = self.pair(arm, condition, confidence=confidence)
+                rows[arm] = (pair["difference"], *pair[over])
+        return rows
+
     def pair(self, arm: str, condition: str = "", *, confidence: float = 0.95) -> dict:
         """An arm against the grid's baseline, seed by seed; see `records.paired`.
 

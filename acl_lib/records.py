@@ -373,9 +373,7 @@ def paired(
     else:  # each seed makes, or chooses, clips of its own
         both = torch.cat(rows, dim=1)
         source = torch.cat([s + i * 1_000_000 for i, s in enumerate(sources)])
-    _, low, high = paired_bootstrap(
-        *both, groups=source, resamples=RESAMPLES, confidence=confidence
-    )
+    _, low, high = paired_bootstrap(*both, groups=source, confidence=confidence)
     return {
         "seeds": seeds,
         "per_seed": per_seed,
