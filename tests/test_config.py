@@ -40,6 +40,7 @@ WORDS = {
     "select_by": "loss",
     "select_on": "clean",
     "solver": "sgd",
+    "noise_kind": "out_of_vocabulary",
 }
 # a recipe that each of these settings goes with
 SUPERVISED = recipe("supervised", mix_back=0.0)
@@ -313,3 +314,21 @@ def test_the_papers_recipes_are_what_their_sources_say():
     other = recipe("paper_code_supervised")
     assert (other.train.optimizer, other.train.batch, other.train.epochs) == ("adam", 64, 99)
     assert other.mel.sample_rate == 44_100 and other.views.patch_frames == 100
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"label_noise": 1.1}, "label_noise in"),
+        ({"noise_kind": "loud"}, "noise_kind in"),
+        ({"outside": -1}, "outside >= 0"),
+        ({"label_noise": 0.4, "noise_kind": "out_of_vocabulary"}, "needs outside=1 or more"),
+        ({"label_noise": 0.4, "pretrain_on": "all"}, "differs from fold to fold"),
+    ],
+)
+def test_label_noise_that_cannot_be_is_refused(settings, says):
+    with pytest.raises(ValueError, match=says):
+        recipe("contrastive", **settings)
+    foreign = {"label_noise": 0.4, "noise_kind": "out_of_vocabulary", "outside": 2}
+    assert recipe("supervised", **foreign).labels.outside == 2
+    assert recipe("supervised", outside=2).labels.label_noise == 0  # the same classes, right labels

@@ -232,6 +232,7 @@ def test_a_failed_run_leaves_no_record(tiny, monkeypatch):
 
 
 def test_the_code_of_a_record_is_that_of_the_modules_which_decide_numbers(tmp_path, monkeypatch):
+    (tmp_path / "datasets").mkdir()
     for name in experiments.CODE:
         (tmp_path / f"{name}.py").write_text(name)
     monkeypatch.setattr(experiments, "__file__", str(tmp_path / "experiments.py"))
@@ -240,6 +241,69 @@ def test_the_code_of_a_record_is_that_of_the_modules_which_decide_numbers(tmp_pa
         (tmp_path / f"{name}.py").write_text(f"{name}, changed")
         seen.add(code_fingerprint())
     assert len(seen) == 1 + len(experiments.CODE)
+
+
+def test_what_only_a_reader_sees_does_not_change_the_fingerprint_and_all_else_does():
+    code = '''"""Of a module."""
+
+import math  # for pi
+
+A = "# no comment"
+
+
+class B:
+    """Of a class,
+    on two lines."""
+
+    def c(self, x):
+        """Of a function."""
+        "a string, as a statement"
+        return x + 1  # one more
+'''
+    bare = experiments._bare(code)
+    assert "Of a" not in bare and "one more" not in bare and '"# no comment"' in bare
+    same = (
+        code.replace("one more", "another")
+        .replace("Of a class", "It says\n\n    more")
+        .replace("\n\n\n", "\n\n\n# a heading\n\n")
+    )
+    assert same != code and experiments._bare(same) == bare
+    for old, new in (
+        ("x + 1", "x + 2"),
+        ("# no", "# a"),
+        ("as a", "no"),
+        ("(self, x)", "(self,x)"),
+    ):
+        assert experiments._bare(code.replace(old, new)) != bare
+
+
+def test_wrong_labels_are_learned_and_right_ones_asked_for(tiny, one_thread):
+    right = run(small("supervised"), progress=False)
+    wrong = run(small("supervised", label_noise=1.0), progress=False)
+    assert wrong.corpus == right.corpus  # labels are the truth
+    assert wrong.history != right.history
+    for record in (right, wrong):
+        got = record.results["statistics"]["linear"]
+        hits = [a == b for a, b in zip(got["predictions"], record.corpus["labels"], strict=True)]
+        assert sum(hits) / 12 == pytest.approx(got["accuracy"])
+    # statistics tell these sounds apart, so a reader that was told wrong is wrong
+    honest, misled = (r.results["statistics"]["linear"]["accuracy"] for r in (right, wrong))
+    assert honest > 0.9 and misled < 0.5
+
+
+def test_a_record_names_the_vocabulary_and_hears_the_rest_as_foreign_sounds(tiny, one_thread):
+    foreign = {"label_noise": 0.5, "noise_kind": "out_of_vocabulary", "outside": 1}
+    record = run(small("supervised", **foreign), progress=False)
+    assert record.corpus["classes"] == ["low", "noise"] and record.corpus["clips"] == 8
+    assert record.results["trained"]["classifier"]["n"] == 8
+    other = run(small("supervised", seed=1, **foreign), progress=False)
+    assert other.corpus["classes"] == ["high", "noise"]  # the seed holds the next one outside
+    assert other.corpus["fingerprint"] != record.corpus["fingerprint"]
+    again = probe(record, hop=50, progress=False)
+    assert (
+        again["trained"]["linear"]["predictions"]
+        == (record.results["trained"]["linear"]["predictions"])
+    )
 
 
 def test_the_probe_of_a_recipe_is_the_one_that_is_fitted(tiny, monkeypatch):

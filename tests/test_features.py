@@ -465,6 +465,17 @@ def test_another_layout_of_the_files_makes_another_store(corpus, tmp_path, monke
     assert len(list((tmp_path / "cache" / "logmel").iterdir())) == 2
 
 
+def test_clips_are_taken_in_any_order_and_more_than_once_without_a_copy(corpus, tmp_path):
+    store = LogMelStore.build(corpus, LogMel(), tmp_path / "cache", progress=False)
+    order = torch.tensor([2, 0, 2])
+    some = store.take(order)
+    assert some.frames is store.frames
+    assert torch.equal(some.lengths, store.lengths[order])
+    assert torch.equal(some.starts, store.starts[order])
+    assert some.mel_statistics(torch.tensor([1])) == store.mel_statistics(torch.tensor([0]))
+    assert some.mel_statistics() == pytest.approx(store.mel_statistics(order))
+
+
 def test_a_store_moves_whole(corpus, tmp_path):
     store = build(corpus, tmp_path)
     there = store.to("meta")

@@ -112,3 +112,22 @@ def test_what_cannot_be_done_is_refused(rate, kind, outside, message):
 def test_one_class_has_nothing_to_flip_to():
     with pytest.raises(ValueError, match="second class"):
         with_label_noise(corpus(20, "a"), 0.5, "in_vocabulary", 0)
+
+
+def test_sounds_from_outside_are_taken_again_only_when_asked_and_all_were_taken():
+    few = corpus(3, "xyz", "outside")
+    with pytest.raises(ValueError, match=r"has 3; reuse=True takes some of them more than once"):
+        with_label_noise(corpus(8), 1.0, "out_of_vocabulary", 0, outside=few)
+    noisy = with_label_noise(corpus(8), 1.0, "out_of_vocabulary", 0, outside=few, reuse=True)
+    taken = Counter(c.path.name for c in noisy.clips)
+    assert sorted(taken.values()) == [2, 3, 3] and all(c.true_label is None for c in noisy.clips)
+    enough = corpus(8, "xyz", "outside")
+    once = [
+        with_label_noise(corpus(8), 0.5, "out_of_vocabulary", 0, outside=enough, reuse=again)
+        for again in (False, True)
+    ]
+    assert once[0].clips == once[1].clips
+    with pytest.raises(ValueError, match="has 0"):
+        with_label_noise(
+            corpus(8), 1.0, "out_of_vocabulary", 0, outside=corpus(0, "xyz"), reuse=True
+        )

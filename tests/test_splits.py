@@ -9,7 +9,14 @@ from tiny import write_corpus
 
 from acl_lib.config import recipe
 from acl_lib.datasets import Clip, Corpus, open_corpus, synthetic
-from acl_lib.splits import evaluation_splits, held_out, source_numbers
+from acl_lib.splits import (
+    Split,
+    evaluation_splits,
+    held_out,
+    lessons,
+    source_numbers,
+    vocabulary,
+)
 
 SMALL = {"corpus": "tiny", "width": 8, "epochs": 1, "precision": "float32"}
 
@@ -148,3 +155,61 @@ def test_a_share_is_held_out_of_every_class_in_whole_sources():
     for k in range(3):
         assert held[y == k].any() and not held[y == k].all()
     assert torch.equal(held, held_out(y, source, 0.15))
+
+
+def noisy(rate, kind="in_vocabulary", outside=0, **settings):
+    return small("supervised", label_noise=rate, noise_kind=kind, outside=outside, **settings)
+
+
+def test_a_fold_without_noise_hears_the_corpus_as_it_is(tiny):
+    for split in evaluation_splits(tiny, small()):
+        told = lessons(tiny, small(), split)
+        assert told.sound.tolist() == list(range(12)) and torch.equal(told.y, tiny.labels)
+        assert torch.equal(told.source, source_numbers(tiny))
+
+
+@pytest.mark.parametrize("rate", [0.2, 0.5, 1.0])
+def test_the_labels_of_training_clips_are_wrong_and_those_of_test_clips_right(tiny, rate):
+    wanted = noisy(rate)
+    for split in evaluation_splits(tiny, wanted):
+        told = lessons(tiny, wanted, split)
+        changed = (told.y != tiny.labels).nonzero().flatten()
+        assert len(changed) == round(rate * 6)
+        assert not torch.isin(changed, split.test).any()
+        assert told.sound.tolist() == list(range(12))  # the sounds stay
+        again = lessons(tiny, replace(wanted, loss=replace(wanted.loss, alpha=0.5)), split)
+        assert torch.equal(told.y, again.y)  # arms of a seed share their victims
+        if rate < 1:
+            other = lessons(tiny, noisy(rate, seed=1), split)
+            assert not torch.equal(told.y, other.y)
+
+
+def test_foreign_sounds_keep_the_label_of_the_place_and_bring_their_source(tiny):
+    wanted = noisy(0.5, "out_of_vocabulary", 1)
+    corpus, outside = vocabulary(tiny, wanted)
+    assert (corpus.classes, outside.classes) == (("low", "noise"), ("high",))
+    place = [
+        tiny.clips.index(replace(c, label=tiny.classes.index(corpus.classes[c.label])))
+        for c in corpus.clips
+    ]
+    for split in evaluation_splits(corpus, wanted):
+        told = lessons(tiny, wanted, split)
+        foreign = (told.sound != torch.tensor(place)).nonzero().flatten()
+        assert len(foreign) == round(0.5 * 4) and torch.equal(told.y, corpus.labels)
+        assert not torch.isin(foreign, split.test).any()
+        assert {tiny.classes[tiny.clips[i].label] for i in told.sound[foreign].tolist()} == {"high"}
+
+
+def test_few_foreign_sounds_are_heard_more_than_once(tiny):
+    # the four clips of one class stand in for seven of the eight of the other two
+    wanted = noisy(1.0, "out_of_vocabulary", 1)
+    split = Split("one", *(torch.arange(k) for k in (7, 0, 7)), torch.tensor([7]))
+    heard = lessons(tiny, wanted, split).sound[split.pretrain].tolist()
+    assert sorted(heard.count(i) for i in set(heard)) == [1, 2, 2, 2]
+
+
+def test_a_vocabulary_of_one_class_is_refused_and_seeds_go_around(tiny):
+    with pytest.raises(ValueError, match=r"outside=2 leaves 1 of the 3 classes"):
+        vocabulary(tiny, noisy(0.1, outside=2))
+    held = [vocabulary(tiny, noisy(0.1, outside=1, seed=s))[1].classes for s in range(4)]
+    assert held == [("high",), ("low",), ("noise",), ("high",)]
