@@ -18,6 +18,7 @@ EXAMPLES = """examples:
   acl run acl --set alpha=0.5 --seed 3                 another weight, another seed
   acl run supervised --corpus esc10 --profile laptop   real sounds, minutes to an hour
   acl report runs                                      all records below a folder, compared
+  acl published                                        the paper's Fig. 3 from released features
 """
 
 
@@ -113,6 +114,28 @@ def _parser() -> argparse.ArgumentParser:
     same.add_argument("record", type=Path)
     same.add_argument("--device", choices=["cpu", "cuda"], help="default: the record's")
 
+    table = command(
+        "published",
+        _published,
+        "recompute the paper's Fig. 3 from the authors' released features",
+        "Minus uniformity and tolerance of every folder found, beside the published table; then "
+        "what the table does not say: the same of h, the other half of a tolerance, neighbours, "
+        "and where z came from.",
+    )
+    table.add_argument(
+        "--root",
+        type=Path,
+        metavar="DIR",
+        help="folder of folders such as t0.2a0.3 (default: acl_published_features in $ACL_DATA)",
+    )
+    table.add_argument(
+        "--download", action="store_true", help="fetch what is not the authors' file first: 150 MB"
+    )
+    table.add_argument("--record", type=Path, metavar="FILE", help="also write every number here")
+    table.add_argument(
+        "--tables", action="store_true", help="without features: what the tables say of themselves"
+    )
+
     draw = command(
         "explorers",
         _explorers,
@@ -140,10 +163,22 @@ def _parser() -> argparse.ArgumentParser:
     many.add_argument("--devices", default="", help="cuda:0,cuda:1 or cpu (default: all GPUs)")
     many.add_argument("--scheduler", metavar="ADDRESS", help="of Dask, such as tcp://host:8786")
     many.add_argument("--part", metavar="K/N", default="1/1", help="every N-th run from the K-th")
+    many.add_argument(
+        "--records", type=Path, metavar="FOLDER", help="of the records, instead of the grid's"
+    )
     many.add_argument("--seeds", type=int, nargs="+", help="instead of the grid's")
     many.add_argument("--set", action="append", default=[], metavar="NAME=VALUE")
     many.add_argument("--renew", action="store_true", help="also what older code has made")
     many.add_argument("--dry-run", action="store_true", help="say what would be made")
+
+    judge = command(
+        "verdicts",
+        _verdicts,
+        "the paper's claims beside our evidence",
+        "By the rules that the grids state; a grid that is not complete is not judged.",
+    )
+    judge.add_argument("--grids", type=Path, default=Path("grids"), help="folder (grids)")
+    judge.add_argument("--records", type=Path, metavar="FOLDER", help="instead of the grids' own")
 
     merge = command(
         "ledger",
@@ -153,7 +188,7 @@ def _parser() -> argparse.ArgumentParser:
         "code that has changed since.",
     )
     merge.add_argument("records", type=Path, nargs="*", help="files or folders (book/results)")
-    merge.add_argument("--out", type=Path, default=Path("runs/ledger.csv"), metavar="FILE")
+    merge.add_argument("--out", type=Path, metavar="FILE", help="(ledger.csv among the runs)")
     return parser
 
 
@@ -273,24 +308,26 @@ def _sweep(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from .grids import Grid
-    from .sweeps import run_grid, state
+    from .sweeps import run_grid, states
 
-    grid = Grid.read(args.grid, seeds=args.seeds, **dict(map(_setting, args.set)))
-    k, slash, n = args.part.partition("/")
-    if not (slash and k.isdecimal() and n.isdecimal() and 1 <= int(k) <= int(n)):
-        raise ValueError(f"--part takes K/N with K from 1 to N, such as 2/8; got {args.part!r}")
+    settings = dict(map(_setting, args.set))
+    if own := settings.keys() & {"path", "seeds", "records"}:
+        raise ValueError(f"--set is not for {', '.join(sorted(own))}: see acl sweep --help")
+    grid = Grid.read(args.grid, seeds=args.seeds, records=args.records, **settings)
+    k, _, n = args.part.partition("/")
+    if not (k.isdecimal() and n.isdecimal()):
+        raise ValueError(f"--part takes K/N, such as 2/8; got {args.part!r}")
     part = int(k), int(n)
-    mine = grid.cells[part[0] - 1 :: part[1]]
-    states = [state(cell) for cell in mine]
-    made, old = states.count("done"), states.count("stale")
-    todo = states.count("open") + old * args.renew
-    print(
-        f"{grid.question}\n{len(states)} runs: {made} made, {old} made by other code, {todo} to do"
-    )
+    mine = grid.part(*part)
+    now = states(mine)
+    made, old = now.count("done"), now.count("stale")
+    todo = now.count("open") + old * args.renew
+    print(f"{grid.question}\n{len(now)} runs: {made} made, {old} made by other code, {todo} to do")
     if args.dry_run:
         print(f"cost: {grid.cost}\nfind: {grid.detectable}\nrule: {grid.rule}")
-        for cell, where in zip(mine, states, strict=True):
+        for cell, where in zip(mine, now, strict=True):
             print(f"  {where:5} {cell.name}")
+    if args.dry_run or not todo:
         return 0
     devices = [name for name in args.devices.split(",") if name]
     options = {"jobs": args.jobs, "devices": devices, "scheduler": args.scheduler}
@@ -306,18 +343,53 @@ def _sweep(args: argparse.Namespace) -> int:
         failed += [outcome] if outcome.status == "failed" else []
     bar.close()
     if failed:
-        print(f"acl: {len(failed)} runs failed; the same command tries them again", file=sys.stderr)
+        what = f"{len(failed)} of {todo} runs failed; the same command tries them again"
+        print(f"acl: {what}", file=sys.stderr)
     return int(bool(failed))
 
 
+def _verdicts(args: argparse.Namespace) -> int:
+    from .verdicts import verdicts
+
+    for verdict in verdicts(args.grids, records=args.records):
+        print(f"{verdict.verdict.upper()}: {verdict.claim}")
+        print(f"  paper: {verdict.paper}\n  here: {verdict.evidence}\n  open: {verdict.needed}")
+        print(f"  again: {verdict.command}\n" if verdict.command else "")
+    return 0
+
+
 def _ledger(args: argparse.Namespace) -> int:
+    from .experiments import runs_dir
     from .ledger import ledger, write_csv
 
     table = ledger(args.records or [Path("book/results")])
-    write_csv(table, args.out)
+    out = args.out or runs_dir() / "ledger.csv"
+    write_csv(table, out)
     runs = table.drop_duplicates("file")
-    print(f"{args.out}: {len(table)} rows of {len(runs)} records")
+    print(f"{out}: {len(table)} rows of {len(runs)} records")
     print(f"{int(runs['stale'].sum())} records were made by code that has changed since")
+    return 0
+
+
+def _published(args: argparse.Namespace) -> int:
+    if args.tables:
+        from .published import tables_report
+
+        for option in ("root", "download", "record"):
+            if getattr(args, option):
+                raise ValueError(f"--{option} is for the features: leave out --tables")
+        print(tables_report())
+        return 0
+    from .recomputed import features_record, features_tables, write_record
+    from .released import download_released_features, load_released_features
+
+    if args.download:
+        download_released_features(args.root, progress=_terminal())
+    record = features_record(load_released_features(args.root))
+    print(features_tables(record))
+    if args.record:
+        write_record(record, args.record)
+        print(f"record: {args.record}")
     return 0
 
 

@@ -117,7 +117,7 @@ class Grid:
         for asked in (arms, conditions):
             if lost := sorted(k for k in settings if all(k in inner for inner in asked.values())):
                 raise ValueError(f"{', '.join(lost)} is what the grid compares: edit its file")
-        folder = Path(records or path.parent / (values.get("records") or f"../runs/{path.stem}"))
+        folder = Path(records or path.parent / (values.get("records") or path.stem))
         notebook = path.parent / values["notebook"] if "notebook" in values else None
         known = _parameters(notebook) if notebook else ()
         cells: dict[Path, Cell] = {}

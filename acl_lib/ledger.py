@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import pandas
 
 from .experiments import code_fingerprint
 from .grids import flat, label
 from .records import Record, read_all
-
-if TYPE_CHECKING:
-    import pandas
 
 SETTINGS = (  # columns of their own; the others that a run changed stand together in `settings`
     "alpha temperature margin reduction width epochs batch label_noise noise_kind".split()
@@ -27,22 +26,18 @@ def ledger(paths: Sequence[str | os.PathLike]) -> pandas.DataFrame:
 
     Returns:
         One row for each record, representation and reader: recipe, method, corpus, profile, seed,
-        pretrain_on, the settings, accuracy with both intervals, n, balanced, patch_weighted;
-        uniformity, tolerance, between_class_cosine, class_gap of the trained h; cost, code,
-        commit, file; `stale` where code that can change a number has changed since.
+        pretrain_on, the settings of `SETTINGS`, all that differ from the plain recipe;
+        representation, reader, accuracy with both intervals, n, balanced, patch_weighted; the
+        measures of `GEOMETRY`, of the h of trained and untrained networks; cost, code, commit,
+        file; `stale` where code that can change a number has changed since.
 
     Raises:
         ValueError: no record there.
     """
-    import pandas
-
-    now, rows, seen = code_fingerprint(), [], set()
+    now, once = code_fingerprint(), {}
     for record in read_all(paths):
-        key = record.recipe.digest(), record.corpus["fingerprint"], record.code, record.commit
-        if key not in seen:
-            seen.add(key)
-            rows += _rows(record, now)
-    return pandas.DataFrame(rows)
+        once.setdefault(json.dumps(record.content(), sort_keys=True), record)
+    return pandas.DataFrame([row for record in once.values() for row in _rows(record, now)])
 
 
 def _rows(record: Record, now: str) -> list[dict]:

@@ -96,7 +96,7 @@ def download_released_features(root: Path | str | None = None, *, progress: bool
     Raises:
         PermissionError: the folder cannot be written to.
         ConnectionError: the line broke too often.
-        requests.HTTPError: the server refuses.
+        OSError: the server refuses.
         ValueError: another file than the published one came; it is deleted.
     """
     root = released_dir() if root is None else Path(root).absolute()

@@ -11,21 +11,25 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import tempfile
+import threading
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from concurrent.futures import CancelledError
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import nbformat
 from filelock import FileLock, Timeout
 
+from .datasets import cache_dir, data_dir
 from .experiments import code_fingerprint, run, runs_dir
 from .grids import Cell, Grid, find
 
-SCRATCH = "acl-sweep-"  # folders of the workers, in the system's folder for temporary files
-TRIES = 2  # of a run that fails; one whose worker dies is made again in any case
+TRIES = 2  # of a run that fails; one whose worker dies goes on in another in any case
+ANSWER, WORKER = 15, 60  # seconds that a scheduler has to answer, and its first worker to come
+
+_ONE_RUN = threading.Lock()  # in a process: torch's seed and its number of threads are all of its
 
 
 @dataclass(frozen=True)
@@ -33,22 +37,25 @@ class Outcome:
     """What became of a cell."""
 
     cell: Cell
-    status: str  # "made", "failed"
+    status: str  # "made", "found" (another process has made it in the meantime), "failed"
     seconds: float = 0.0
     error: str = ""  # and where its traceback lies
 
 
-def state(cell: Cell) -> str:
-    """Whether a cell is "done", "stale" (made by other code, or of another notebook) or "open"."""
-    if cell.recipe:
-        record = find(cell)
-        if record is None:
+def states(cells: Sequence[Cell]) -> list[str]:
+    """Whether cells are "done", "stale" (by other code, or of an older notebook) or "open"."""
+    code = code_fingerprint()
+
+    def state(cell: Cell) -> str:
+        if cell.recipe:
+            record = find(cell)
+            return "open" if record is None else "done" if record.code == code else "stale"
+        if not cell.target.exists():
             return "open"
-        return "done" if record.code == code_fingerprint() else "stale"
-    if not cell.target.exists():
-        return "open"
-    stamp = nbformat.read(cell.target, as_version=4).metadata.get("acl")
-    return "done" if stamp == _stamp(cell) else "stale"
+        stamp = nbformat.read(cell.target, as_version=4).metadata.get("acl")
+        return "done" if stamp == {"key": cell.key(), "code": code} else "stale"
+
+    return [state(cell) for cell in cells]
 
 
 def run_grid(
@@ -64,8 +71,8 @@ def run_grid(
 
     Dask gives them to workers: processes of this machine with one thread each, or those of a
     scheduler that runs already. A run whose worker dies is given to another and goes on where it
-    stopped; so does the whole grid when this process dies and is started again. Whatever else
-    makes a run of the grid at the same time is left alone, and its result taken.
+    stopped; so does the whole grid when this process dies and is started again. What another
+    process is making at the same time is left to it, and its result taken.
 
     Args:
         jobs: worker processes; None: one for each device, or core.
@@ -77,56 +84,89 @@ def run_grid(
         renew: also what was made by older code.
 
     Yields:
-        An outcome for each run made here, as soon as it is known.
+        An outcome for each of these runs, as soon as it is known.
 
     Raises:
         ValueError: no such device; a part outside 1 to n.
-        OSError: the scheduler does not answer.
+        OSError: the scheduler does not answer, has no workers, or goes away.
     """
-    k, n = part
-    if not 1 <= k <= n:
-        raise ValueError(f"part is K/N with K in 1 to N; got {k}/{n}")
     wanted = {"open", "stale"} if renew else {"open"}
-    todo = [cell for cell in grid.cells[k - 1 :: n] if state(cell) in wanted]
+    mine = grid.part(*part)
+    todo = [cell for cell, now in zip(mine, states(mine), strict=True) if now in wanted]
     if not todo:
         return
     from distributed import as_completed  # half a second that a finished grid can spare
 
     with _client(jobs, devices, scheduler) as client:
 
-        def give(cell: Cell, wait: bool = False):
-            name = f"{cell.name}-{cell.key()}{'-again' if wait else ''}"
-            return client.submit(_make, cell, runs_dir(), renew, wait, key=name, pure=False)
+        def give(cells: Sequence[Cell], wait: bool = False) -> dict:
+            return {
+                client.submit(
+                    _make,
+                    _absolute(cell),
+                    runs_dir(),
+                    wanted,
+                    wait,
+                    key=f"{cell.name}-{cell.key()}{'-again' if wait else ''}",
+                    priority=-i,  # in the grid's order
+                    pure=False,
+                ): cell
+                for i, cell in enumerate(cells)
+            }
 
-        cells = {give(cell): cell for cell in todo}
-        busy, stream = [], as_completed(list(cells))
+        cells, busy = give(todo), []
+        stream = as_completed(list(cells))
         for future in stream:
             cell = cells[future]
-            if future.status == "finished" and (outcome := future.result()) is None:
+            if (outcome := _outcome(future, cell, scheduler)) is None:
                 busy.append(cell)  # another process has it: ask again when the rest is done
-            elif future.status == "finished":
+            else:
                 yield outcome
-            else:  # its workers died, more often than chance would have it
-                yield Outcome(cell, "failed", error=str(future.exception()))
-            if not stream.count() and busy:
-                again = {give(cell, wait=True): cell for cell in busy}
+            if busy and not stream.count():
+                again = give(busy, wait=True)
                 cells |= again
                 stream.update(again)
                 busy = []
 
 
-def _make(cell: Cell, runs: Path, renew: bool, wait: bool) -> Outcome | None:
-    """Make one run, in a worker; None where another process is making it."""
-    started, log = time.monotonic(), runs / "failed" / f"{cell.name}.txt"
-    cell.target.parent.mkdir(parents=True, exist_ok=True)
-    locks = runs / "locks"
-    locks.mkdir(parents=True, exist_ok=True)
+def _absolute(cell: Cell) -> Cell:
+    """The same cell for a worker in another working folder."""
+    notebook = cell.notebook and cell.notebook.absolute()
+    return replace(cell, target=cell.target.absolute(), notebook=notebook)
+
+
+def _outcome(future, cell: Cell, scheduler: str | None) -> Outcome | None:
+    from distributed import KilledWorker
+
     try:
-        with FileLock(locks / f"{cell.key()}.lock", timeout=-1 if wait else 0):
+        outcome = future.result()
+    except KilledWorker as error:  # more often than chance would have it
+        what = "its worker died again and again: is there too little memory for so many jobs?"
+        return Outcome(cell, "failed", error=f"{what} ({str(error).partition('. ')[0]})")
+    except CancelledError:
+        raise OSError(
+            f"the scheduler at {scheduler} went away; what is made is kept, and the same command "
+            "goes on from there once a scheduler runs"
+        ) from None
+    except Exception as error:  # it never began, for instance where a worker lacks the library
+        return Outcome(cell, "failed", error=f"{type(error).__name__}: {error}")
+    return outcome and replace(outcome, cell=cell)
+
+
+def _make(cell: Cell, runs: Path, wanted: Collection[str], wait: bool) -> Outcome | None:
+    """Make one run, in a worker; None where another process is making it."""
+    started = time.monotonic()
+    log = runs / "failed" / f"{cell.target.parent.name},{cell.name}.txt"
+    locks = runs / "locks"
+    try:
+        cell.target.parent.mkdir(parents=True, exist_ok=True)
+        locks.mkdir(parents=True, exist_ok=True)
+        with _ONE_RUN, FileLock(locks / f"{cell.key()}.lock", timeout=-1 if wait else 0):
+            if states([cell])[0] not in wanted:
+                return Outcome(cell, "found")
             for left in reversed(range(TRIES)):
                 try:
-                    if state(cell) == "open" or renew:
-                        (_run_recipe if cell.recipe else _run_notebook)(cell, runs)
+                    (_run_recipe if cell.recipe else _run_notebook)(cell, runs)
                     break
                 except Exception:
                     if not left:
@@ -134,9 +174,10 @@ def _make(cell: Cell, runs: Path, renew: bool, wait: bool) -> Outcome | None:
     except Timeout:
         return None
     except Exception as error:
-        log.parent.mkdir(exist_ok=True)
+        log.parent.mkdir(parents=True, exist_ok=True)
         log.write_text(traceback.format_exc(), encoding="utf-8")
-        what = f"{type(error).__name__}: {error}; the traceback is in {log}"
+        what = getattr(error, "ename", type(error).__name__)  # of a cell of a notebook
+        what = f"{what}: {getattr(error, 'evalue', error)}; the traceback is in {log}"
         return Outcome(cell, "failed", time.monotonic() - started, what)
     log.unlink(missing_ok=True)
     return Outcome(cell, "made", time.monotonic() - started)
@@ -150,6 +191,12 @@ def _run_recipe(cell: Cell, runs: Path) -> None:
 def _run_notebook(cell: Cell, runs: Path) -> None:
     import papermill
 
+    # the kernel starts in the notebook's folder, and is to find what this process finds
+    os.environ |= {
+        "ACL_RUNS": str(runs),
+        "ACL_CACHE": str(cache_dir()),
+        "ACL_DATA": str(data_dir()),
+    }
     running = cell.target.with_suffix(".running.ipynb")
     failed = cell.target.with_suffix(".failed.ipynb")
     try:
@@ -166,53 +213,85 @@ def _run_notebook(cell: Cell, runs: Path) -> None:
             os.replace(running, failed)
         raise
     nb = nbformat.read(running, as_version=4)
-    nb.metadata["acl"] = _stamp(cell)
+    nb.metadata["acl"] = {"key": cell.key(), "code": code_fingerprint()}
     nbformat.write(nb, running)
     os.replace(running, cell.target)
     failed.unlink(missing_ok=True)
 
 
-def _stamp(cell: Cell) -> dict:
-    return {"key": cell.key(), "code": code_fingerprint()}
-
-
 @contextlib.contextmanager
 def _client(jobs: int | None, devices: Sequence[str], scheduler: str | None):
     """A Dask client of the scheduler at an address, or of workers that end with it."""
-    import torch
+    import dask
     from distributed import Client, Nanny, Scheduler, SpecCluster
+    from distributed.utils import silence_logging_cmgr
 
     if scheduler:
-        with Client(scheduler) as client:
+        with silence_logging_cmgr(logging.CRITICAL), _answering(scheduler) as client:
             yield client
         return
-    there = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
-    if unknown := set(devices) - {"cpu", *there}:
-        raise ValueError(
-            f"no device {', '.join(sorted(unknown))}; there are {', '.join(['cpu', *there])}"
-        )
-    devices = list(devices) or there or ["cpu"]
-    jobs = jobs or (len(devices) if devices != ["cpu"] else os.cpu_count() or 1)
-    if jobs < 1:
-        raise ValueError(f"jobs must be at least 1; got {jobs}")
+    seen = _visible(jobs, devices)
 
-    def worker(i: int, folder: str) -> dict:
-        device = devices[i % len(devices)]
-        seen = device.removeprefix("cuda:") if device != "cpu" else ""
+    def worker(device: str) -> dict:
         # one thread: two runs that share a core's threads wait for each other
-        env = {"CUDA_VISIBLE_DEVICES": seen, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
-        quiet = {"silence_logs": logging.CRITICAL, "dashboard": False}
-        place = {"env": env, "local_directory": folder, "nthreads": 1, "memory_limit": None}
-        return {"cls": Nanny, "options": {**place, **quiet}}
+        env = {"CUDA_VISIBLE_DEVICES": device, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+        calm = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"  # Ctrl-C is for us
+        quiet = {"silence_logs": logging.CRITICAL, "dashboard": False, "preload": [calm]}
+        return {"cls": Nanny, "options": {"env": env, "nthreads": 1, "memory_limit": None} | quiet}
 
-    here = {"cls": Scheduler, "options": {"host": "127.0.0.1", "port": 0, "dashboard": False}}
+    own = {"host": "127.0.0.1", "port": 0, "dashboard": False, "dashboard_address": ":0"}
     with (
-        tempfile.TemporaryDirectory(prefix=SCRATCH, ignore_cleanup_errors=True) as folder,
+        # of a sweep that was killed, the next one clears this folder
+        dask.config.set({"temporary-directory": str(runs_dir())}),
         SpecCluster(
-            workers={i: worker(i, folder) for i in range(jobs)},
-            scheduler=here,
+            workers={i: worker(device) for i, device in enumerate(seen)},
+            scheduler={"cls": Scheduler, "options": own},
             silence_logs="CRITICAL",
         ) as cluster,
         Client(cluster) as client,
     ):
         yield client
+
+
+def _answering(scheduler: str):
+    """A client of a scheduler that answers and has workers."""
+    from distributed import Client
+
+    start = f"`dask worker {scheduler} --nthreads 1`"
+    try:
+        client = Client(scheduler, timeout=ANSWER)
+    except (OSError, ValueError) as error:
+        raise OSError(
+            f"no Dask scheduler answers at {scheduler} ({error}). `dask scheduler` starts one and "
+            f"prints its address, {start} a worker"
+        ) from None
+    try:
+        client.wait_for_workers(1, timeout=WORKER)
+    except TimeoutError:
+        client.close()
+        raise OSError(f"the scheduler at {scheduler} has no workers: start some, {start}") from None
+    return client
+
+
+def _visible(jobs: int | None, devices: Sequence[str]) -> list[str]:
+    """What each worker sees of the GPUs: the value of its CUDA_VISIBLE_DEVICES.
+
+    Raises:
+        ValueError: no such device, or no jobs.
+    """
+    import torch
+    from dask.system import CPU_COUNT  # of this process, which may not have all cores
+
+    count = torch.cuda.device_count()
+    # "cuda:0" is the first that this process may use, which is not the first of every machine
+    mine = os.environ.get("CUDA_VISIBLE_DEVICES")
+    numbers = mine.split(",")[:count] if mine else [str(i) for i in range(count)]
+    there = {f"cuda:{i}": number for i, number in enumerate(numbers)}
+    known = there | {"cpu": ""}
+    if unknown := [name for name in devices if name not in known]:
+        raise ValueError(f"no device {', '.join(unknown)}; there are {', '.join(known)}")
+    if jobs is not None and jobs < 1:
+        raise ValueError(f"jobs must be at least 1; got {jobs}")
+    devices = list(devices or there or ["cpu"])
+    jobs = jobs or (CPU_COUNT if devices == ["cpu"] else len(devices))
+    return [known[devices[i % len(devices)]] for i in range(jobs)]

@@ -16,10 +16,11 @@ import os
 import statistics
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 
 import torch
-from IPython.display import Markdown
+from IPython.display import HTML
 
 from .grids import Findings
 from .published import compare_systems, compare_temperatures
@@ -73,19 +74,27 @@ def verdicts(
     return [verdict for claim in CLAIMS for verdict in claim(read)]
 
 
-def markdown(rows: Sequence[Verdict]) -> str:
-    """The verdicts as a table in Markdown."""
-    lines = ["| Claim | Paper | Here | FSDnoisy18k | Verdict | Open, and again |", "|" + "---|" * 6]
+def table(rows: Sequence[Verdict]) -> HTML:
+    """The verdicts as a page shows them: a claim a row, and below it what would settle it."""
+    head = "".join(
+        f"<th>{name}</th>" for name in ("Claim", "Paper", "Here", "FSDnoisy18k", "Verdict")
+    )
+    lines = []
     for row in rows:
-        again = f"<br>`{row.command}`" if row.command else ""
-        cells = (row.claim, row.paper, row.evidence, row.fsdnoisy18k, f"**{row.verdict}**")
-        lines.append("| " + " | ".join([*cells, row.needed + again]) + " |")
-    return "\n".join(lines)
-
-
-def table(rows: Sequence[Verdict]) -> Markdown:
-    """The verdicts as a page shows them."""
-    return Markdown(markdown(rows))
+        cells = [row.claim, row.paper, row.evidence, row.fsdnoisy18k]
+        shown = "".join(f"<td>{escape(cell)}</td>" for cell in cells)
+        again = f" Again: <code>{escape(row.command)}</code>" if row.command else ""
+        lines += [
+            f'<tr style="vertical-align: top">{shown}<td><b>{row.verdict}</b></td></tr>',
+            f'<tr><td colspan="5" style="padding-bottom: 0.9em">Open: {escape(row.needed)}.'
+            f"{again}</td></tr>",
+        ]
+    style = "font-size: 0.85em; text-align: left; border-spacing: 0.7em 0.1em"
+    body = "\n".join(lines)
+    return HTML(
+        f'<div style="overflow-x: auto"><table style="{style}"><thead><tr>{head}</tr></thead>'
+        f"<tbody>{body}</tbody></table></div>"
+    )
 
 
 def _open(claim: str, paper: str, found: Findings, theirs: str = FSDNOISY18K) -> Verdict:

@@ -16,9 +16,14 @@ TABLE = {
     "splits": {"config", "datasets", "probing"},
     "records": {"config", "metrics", "statistics"},
     "experiments": {*LEAVES, "features", "views", "training", "probing", "splits", "records"},
-    "sweeps": {"config", "experiments"},
-    "published": {"metrics", "statistics", "models", "probing"},
-    "publish": {"config", "datasets", "explorers"},
+    "grids": {"config", "records", "statistics"},
+    "sweeps": {"datasets", "experiments", "grids"},
+    "ledger": {"experiments", "grids", "records"},
+    "released": {"datasets"},
+    "published": {"released", "statistics"},
+    "recomputed": {"metrics", "models", "published", "released", "statistics"},
+    "verdicts": {"grids", "published", "records", "statistics"},
+    "publish": {"config", "datasets", "explorers", "ledger"},
     "reference": set(),
 }
 TABLE["explorers"] = set(TABLE) - {"__init__", "publish", "reference"}

@@ -57,6 +57,11 @@ def test_all_records_of_the_book_are_in_it_and_a_copy_counts_once(tmp_path):
     other.write()
     both = ledger([PLACE / "acl,seed=0.json", tmp_path / "other.json"])
     assert both.file.nunique() == 2  # made again is another observation
+    replace(some(), path=tmp_path / "gpu.json", cost=some().cost | {"kind": "cuda"}).write()
+    assert ledger([PLACE / "acl,seed=0.json", tmp_path / "gpu.json"]).device.nunique() == 2
+    replace(some(), path=tmp_path / "own.json", recipe=replace(some().recipe, name="own")).write()
+    own = ledger([tmp_path / "own.json"])  # a recipe from a file has a name of its own
+    assert own.settings[0] == "own,alpha=0.3,seed=0"
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="no record in"):
         ledger([tmp_path / "empty"])

@@ -10,7 +10,7 @@ import torch
 from tiny import write_corpus
 
 from acl_lib import __main__ as command
-from acl_lib import experiments
+from acl_lib import experiments, ledger, publish, sweeps
 from acl_lib.__main__ import main
 from acl_lib.config import RECIPES, recipe
 from acl_lib.datasets import synthetic
@@ -140,6 +140,9 @@ def test_threads_are_set(monkeypatch):
         (["report", "--help"], 0, "paired tests"),
         (["reproduce", "--help"], 0, "the record's"),
         (["prepare", "--help"], 0, "--download"),
+        (["sweep", "--help"], 0, "tcp://host:8786"),
+        (["ledger", "--help"], 0, "`stale` marks"),
+        (["sweep", "a.yaml", "--seeds", "one"], 2, "invalid int value: 'one'"),
         (["run", "acl", "--profile", "big"], 2, "invalid choice: 'big'"),
         (["run", "acl", "--seed", "one"], 2, "invalid int value: 'one'"),
     ],
@@ -267,6 +270,66 @@ def test_the_records_of_explorers_are_made_in_the_profile_of_their_corpus(capsys
     assert main(["explorers", "build", "--corpus", "esc10"]) == 0
     assert main(["explorers", "build", "--profile", "laptop"]) == 0
     assert made == [("synthetic", "quick"), ("esc10", "laptop"), ("synthetic", "laptop")]
+
+
+# what becomes of a grid is tested in test_sweeps.py
+
+
+def test_a_sweep_says_what_is_made_what_failed_and_how_long_the_rest_takes(
+    capsys, monkeypatch, tmp_path
+):
+    path = tmp_path / "mine.yaml"
+    path.write_text("question: So?\nrecipe: acl\narms: {alpha: [0, 1]}\nseeds: [0, 1]\n")
+    asked = []
+
+    def run_grid(grid, **options):
+        asked.append(options)
+        for i, cell in enumerate(grid.part(*options["part"])):
+            failed = (
+                {"status": "failed", "error": "OSError: full"} if i == 2 else {"status": "made"}
+            )
+            yield sweeps.Outcome(cell, seconds=61.0, **failed)
+
+    monkeypatch.setattr(sweeps, "run_grid", run_grid)
+    assert main(["sweep", str(path)]) == 1
+    said = capsys.readouterr()
+    lines = said.out.splitlines()
+    assert lines[:2] == ["So?", "4 runs: 0 made, 0 made by other code, 4 to do"]
+    assert lines[2] == "[1/4] acl,alpha=0,seed=0: made in 61 s, 0 min left"
+    assert lines[4] == "[3/4] acl,alpha=0,seed=1: OSError: full in 61 s, 0 min left"
+    assert said.err == "acl: 1 of 4 runs failed; the same command tries them again\n"
+    words = ["--part", "1/2", "--jobs", "3", "--devices", "cuda:0,cpu", "--scheduler", "x:1"]
+    assert main(["sweep", str(path), *words, "--renew", "--seeds", "5", "--set", "epochs=2"]) == 0
+    assert capsys.readouterr().out.splitlines()[2].startswith("[1/1] acl,alpha=0,epochs=2,seed=5")
+    plain = {"jobs": None, "devices": [], "scheduler": None, "part": (1, 1), "renew": False}
+    given = {"jobs": 3, "devices": ["cuda:0", "cpu"], "scheduler": "x:1", "part": (1, 2)}
+    assert asked == [plain, given | {"renew": True}]
+
+    def stopped(*a, **k):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sweeps, "run_grid", stopped)
+    assert main(["sweep", str(path)]) == 130
+    assert "the same command goes on from here" in capsys.readouterr().err
+
+
+def test_a_ledger_is_written_among_the_runs_and_counts_what_is_stale(capsys, monkeypatch, tmp_path):
+    records = publish.RESULTS / "sweeps" / "esc10-quick"
+    assert main(["ledger", str(records / "acl,seed=0.json")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == f"{runs_dir() / 'ledger.csv'}: 6 rows of 1 records"
+    monkeypatch.setattr(ledger, "code_fingerprint", lambda: "other")
+    out = tmp_path / "all.csv"
+    both = [str(records / f"acl,seed={seed}.json") for seed in (0, 1)]
+    assert main(["ledger", *both, "--out", str(out)]) == 0
+    said = capsys.readouterr().out
+    assert said == (
+        f"{out}: 12 rows of 2 records\n2 records were made by code that has changed since\n"
+    )
+    assert out.read_text().count("\n") == 13
+    monkeypatch.chdir(tmp_path)
+    assert main(["ledger"]) == 1
+    assert "book/results" in capsys.readouterr().err
 
 
 def test_an_interruption_by_hand_says_how_to_go_on(capsys, monkeypatch):

@@ -1,5 +1,6 @@
 """Verdicts on made-up records whose answer is known, by the rules of the real grids."""
 
+from html import escape
 from pathlib import Path
 
 import pytest
@@ -218,10 +219,9 @@ def test_the_printed_gains_are_tested_as_printed():
 
 def test_every_row_of_the_table_names_a_command_or_says_that_there_is_none():
     rows = judge.verdicts(GRIDS)
-    text = judge.markdown(rows)
-    lines = text.splitlines()
-    assert len(lines) == len(rows) + 2 and len({line.count("|") for line in lines}) == 1
+    text = judge.table(rows).data
+    assert text.count("<tr") == 1 + 2 * len(rows)
     for row in rows:
-        assert row.claim in text
-        assert row.command == "" or f"`{row.command}`" in text
+        assert escape(row.claim) in text and escape(row.evidence) in text
+        assert row.command == "" or f"<code>{escape(row.command)}</code>" in text
         assert row.command or row.verdict == UNTESTED
