@@ -1,6 +1,6 @@
 """Recipe -> record: the one place that wires corpus, store, training and probe together.
 
-For instance::
+For instance:
 
     record = run(recipe("acl", corpus="esc10", profile="laptop"))
     print(record.table())

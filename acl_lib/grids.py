@@ -1,6 +1,6 @@
 """Which runs belong together: a grid, as data, with its question and its rule.
 
-For instance::
+For instance:
 
     grid = Grid.read("grids/alpha_esc10.yaml")
     grid.found()["alpha 0.3", ""][0].table()

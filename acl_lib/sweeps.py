@@ -1,6 +1,6 @@
 """All runs of a grid, each exactly once: on this machine, on its GPUs, or on a cluster.
 
-For instance::
+For instance:
 
     for outcome in run_grid(Grid.read("grids/alpha_esc10.yaml"), jobs=2):
         print(outcome.cell.name, outcome.status)

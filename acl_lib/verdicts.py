@@ -1,6 +1,6 @@
 """The paper's claims beside our evidence: what held, what did not, what cannot be told yet.
 
-For instance::
+For instance:
 
     for verdict in verdicts("grids"):
         print(verdict.claim, verdict.verdict, verdict.evidence, sep="; ")
@@ -34,6 +34,7 @@ FSDNOISY18K = "not run: nobody had the audio"
 OWN = "the paper's own figures"
 FEATURES = Path(__file__).parents[1] / "book" / "results" / "published_features.json"
 FEATURES_COMMAND = "acl published"
+MONO = "font-family: monospace"  # a page's own colours of code are for one background
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ def table(rows: Sequence[Verdict]) -> HTML:
     for row in rows:
         cells = [row.claim, row.paper, row.evidence, row.fsdnoisy18k]
         shown = "".join(f"<td>{escape(cell)}</td>" for cell in cells)
-        again = f" Again: <code>{escape(row.command)}</code>" if row.command else ""
+        again = f' Again: <span style="{MONO}">{escape(row.command)}</span>' if row.command else ""
         lines += [
             f'<tr style="vertical-align: top">{shown}<td><b>{row.verdict}</b></td></tr>',
             f'<tr><td colspan="5" style="padding-bottom: 0.9em">Open: {escape(row.needed)}.'
