@@ -25,7 +25,7 @@ def javascript(code):
     )
     line = f"{imports}console.log(JSON.stringify((() => {{{code}}})()))"
     done = subprocess.run(
-        ["node", "--input-type=module", "-e", line], capture_output=True, text=True, check=True
+        ["node", "--input-type=module"], input=line, capture_output=True, text=True, check=True
     )
     return json.loads(done.stdout)
 
