@@ -203,10 +203,10 @@ class Findings:
         """The records of an arm by seed; none where none was made."""
         return self.records.get((arm, condition), {})
 
-    def values(self, arm: str, condition: str = "", *, reader: str | None = None) -> list[float]:
-        """Share of the test clips that a reader got right, for each seed."""
-        reader = reader or self.grid.reader
-        return [r.results["trained"][reader]["accuracy"] for r in self.of(arm, condition).values()]
+    def values(self, arm: str, condition: str = "") -> list[float]:
+        """Share of the test clips that the grid's reader got right, for each seed."""
+        records, reader = self.of(arm, condition).values(), self.grid.reader
+        return [record.results["trained"][reader]["accuracy"] for record in records]
 
     def geometry(self, arm: str, condition: str, space: str, measure: str) -> list[float]:
         """How an arm's clips lie, for each seed; names as in `records.geometry`."""
