@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
-from pathlib import Path
 
 import pandas
 
 from .experiments import code_fingerprint
 from .grids import flat, label
-from .records import Record, read_all
+from .records import Record, read_all, write_whole
 
 SETTINGS = (  # columns of their own; the others that a run changed stand together in `settings`
     "alpha temperature margin reduction width epochs batch label_noise noise_kind".split()
@@ -91,11 +90,4 @@ def _rows(record: Record, now: str) -> list[dict]:
 
 def write_csv(table: pandas.DataFrame, path: str | os.PathLike) -> None:
     """Put the table on disk, whole or not at all; six digits, no index."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        table.to_csv(part, index=False, float_format="%.6g")
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    write_whole(path, table.to_csv(index=False, float_format="%.6g"))

@@ -15,7 +15,6 @@ import platform
 import statistics
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -25,6 +24,7 @@ from torch import Tensor
 from .metrics import between_class_cosine, class_gap, tolerance, uniformity
 from .models import LinearClassifier, ProjectionHead, ResNet18
 from .published import TABLES
+from .records import write_whole
 from .released import CLASSES, COMMIT, REMEDY, REPOSITORY, WIDTH, ReleasedFeatures, released_folders
 from .statistics import mcnemar, paired_bootstrap, wilson_interval
 
@@ -272,15 +272,8 @@ def write_record(record: Mapping, path: str | os.PathLike) -> None:
     Raises:
         ValueError: a number in it is not finite.
     """
-    path = Path(path)
     text = json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        part.write_text(text + "\n", encoding="utf-8")
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    write_whole(path, text + "\n")
 
 
 def features_tables(record: Mapping) -> str:

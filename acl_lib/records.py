@@ -77,14 +77,7 @@ class Record:
 
     def write(self) -> None:
         """Put the record on disk, whole or not at all."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        part = self.path.with_suffix(f".{os.getpid()}.part")
-        try:
-            text = json.dumps(self.content(), indent=1, ensure_ascii=False)
-            part.write_text(text + "\n", encoding="utf-8")
-            os.replace(part, self.path)
-        finally:
-            part.unlink(missing_ok=True)
+        write_whole(self.path, json.dumps(self.content(), indent=1, ensure_ascii=False) + "\n")
 
     def content(self) -> dict:
         """Everything but the path, as plain values."""
@@ -111,6 +104,18 @@ class Record:
             f"({len(self.splits)} of them), {cost['cpu_seconds']:.0f} in all on {cost['device']}"
         )
         return "\n".join(lines)
+
+
+def write_whole(path: str | os.PathLike, text: str) -> None:
+    """Put a text on disk, all of it or nothing: until then an older file stays."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        part.write_text(text, encoding="utf-8")
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def results_table(results: dict) -> str:

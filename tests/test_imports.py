@@ -21,7 +21,7 @@ TABLE = {
     "ledger": {"experiments", "grids", "records"},
     "released": {"datasets"},
     "published": {"released", "statistics"},
-    "recomputed": {"metrics", "models", "published", "released", "statistics"},
+    "recomputed": {"metrics", "models", "published", "records", "released", "statistics"},
     "verdicts": {"grids", "published", "records", "statistics"},
     "publish": {"config", "datasets", "explorers", "ledger"},
     "reference": set(),
