@@ -44,14 +44,22 @@ def test_a_link_brings_epoch_network_and_curve_back(visit):
 
 
 def test_play_goes_to_the_end_and_can_be_held(visit):
+    """By a clock that the test turns: a busy machine would miss epochs."""
     page = visit(PAGE)
+    page.clock.install()
+    page.clock.pause_at(page.evaluate("Date.now()") + 1000)
     training = explorer(page, "training")
     training.get_by_role("button", name="Play").click()
+    page.clock.run_for(900)
     expect(told(training)).to_contain_text("after epoch 2:")
     training.get_by_role("button", name="Pause playing").click()
-    at = told(training).inner_text()
-    page.wait_for_timeout(1200)
-    assert told(training).inner_text() == at
+    page.clock.run_for(5000)
+    expect(told(training)).to_contain_text("after epoch 2:")
+    training.get_by_role("button", name="Play").click()
+    page.clock.run_for(60_000)
+    slider = training.get_by_role("slider", name="epoch")
+    expect(slider).to_have_value(slider.get_attribute("max"))
+    expect(training.get_by_role("button", name="Pause playing")).to_have_count(0)
 
 
 def test_less_motion_means_the_last_epoch_at_once(visit):
