@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import torch
@@ -253,10 +253,8 @@ def seeds_per_arm(difference: float, sd: float, *, power: float = 0.8) -> int:
     _check_power(power)
     if not abs(difference) > 0 or not sd > 0:
         raise ValueError(f"need a difference other than 0 and sd > 0; got {difference} and {sd}")
-    effect, enough = abs(difference) / sd, 2
-    while _power_of_t(effect, enough) < power:
-        enough *= 2
-    return 2 + bisect_left(range(2, enough), power, key=lambda seeds: _power_of_t(effect, seeds))
+    effect = abs(difference) / sd
+    return _first_enough(lambda seeds: _power_of_t(effect, seeds), power)
 
 
 def pairs_needed(difference: float, sd: float, *, power: float = 0.8) -> int:
@@ -279,14 +277,8 @@ def pairs_needed(difference: float, sd: float, *, power: float = 0.8) -> int:
     _check_power(power)
     if not abs(difference) > 0 or not sd > 0:
         raise ValueError(f"need a difference other than 0 and sd > 0; got {difference} and {sd}")
-    effect, enough = abs(difference) / sd, 2
-
-    def found(pairs: int) -> float:
-        return _power_of_shift(pairs - 1, effect * math.sqrt(pairs))
-
-    while found(enough) < power:
-        enough *= 2
-    return 2 + bisect_left(range(2, enough), power, key=found)
+    effect = abs(difference) / sd
+    return _first_enough(lambda n: _power_of_shift(n - 1, effect * math.sqrt(n)), power)
 
 
 def detectable_difference(sd: float, seeds: int, *, power: float = 0.8) -> float:
@@ -565,6 +557,14 @@ def _power_of_shift(freedom: int, shift: float) -> float:
     bound = t.isf(LEVEL / 2, freedom)
     # the lower tail by symmetry: its cdf is nan at some large shifts (scipy 1.17)
     return float(nct.sf(bound, freedom, shift) + nct.sf(bound, freedom, -shift))
+
+
+def _first_enough(power_of: Callable[[int], float], power: float) -> int:
+    """The smallest number of seeds, at least 2, whose power is enough."""
+    enough = 2
+    while power_of(enough) < power:
+        enough *= 2
+    return 2 + bisect_left(range(2, enough), power, key=power_of)
 
 
 def _check_lengths(clips: Tensor, **others: Tensor | None) -> None:

@@ -14,7 +14,7 @@ import json
 import math
 import os
 import statistics
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -98,10 +98,28 @@ def table(rows: Sequence[Verdict]) -> HTML:
     )
 
 
-def _open(claim: str, paper: str, found: Findings, theirs: str = FSDNOISY18K) -> Verdict:
+def _open(
+    found: Findings, printed: Mapping[str, str], theirs: str = FSDNOISY18K
+) -> Iterator[Verdict]:
+    """Claims, each with the paper's figures, whose grid is not complete."""
     share = f"{found.made} of {len(found.grid.cells)} runs are made"
     rest = f"the rest of {found.grid.name}"
-    return Verdict(claim, paper, share, UNTESTED, rest, _sweep(found), theirs)
+    for claim, paper in printed.items():
+        yield Verdict(claim, paper, share, UNTESTED, rest, _sweep(found), theirs)
+
+
+def _judged(
+    found: Findings,
+    claim: str,
+    paper: str,
+    evidence: str,
+    verdict: str,
+    needed: str = "more seeds",
+    theirs: str = FSDNOISY18K,
+) -> Verdict:
+    """A claim that a complete grid answers; `needed` is said where it leaves the claim open."""
+    settled = needed if verdict == UNCLEAR else "decided here"
+    return Verdict(claim, paper, evidence, verdict, settled, _sweep(found), theirs)
 
 
 def _sweep(found: Findings) -> str:
@@ -153,17 +171,16 @@ def _reads_better(read: Read) -> Iterator[Verdict]:
             theirs = by_sum if arm.endswith("sum") else FSDNOISY18K
             claim = f"ACL ({arm.removeprefix('ACL, ')}) reads better than NT-Xent; {size}"
             if not found.complete:
-                yield _open(claim, paper, found, theirs)
+                yield from _open(found, {claim: paper}, theirs)
                 continue
             pair = found.pair(arm)
-            verdict = decide(pair["seed_interval"], pair["interval"])
-            yield Verdict(
+            yield _judged(
+                found,
                 claim,
                 paper,
                 _of_pair(pair, found.of(arm)[pair["seeds"][0]], found.grid.reader),
-                verdict,
-                _seeds_for(pair["per_seed"]) if verdict == UNCLEAR else "decided here",
-                _sweep(found),
+                decide(pair["seed_interval"], pair["interval"]),
+                _seeds_for(pair["per_seed"]),
                 theirs,
             )
 
@@ -172,7 +189,7 @@ def _classes_gain(read: Read) -> Iterator[Verdict]:
     found, claim = read("acl_esc10"), "Most classes gain, the weakest most"
     paper = "13 of 20 classes"
     if not found.complete:
-        yield _open(claim, paper, found)
+        yield from _open(found, {claim: paper})
         return
     reader = found.grid.reader
 
@@ -190,14 +207,14 @@ def _classes_gain(read: Read) -> Iterator[Verdict]:
     p = ((centred[1][order] @ centred[0] <= r + 1e-12).sum().item() + 1) / 10_001
     more = int((gain > 0).sum())
     verdict = NOT if 2 * more <= len(gain) else (HELD if r < 0 and p < 0.05 else UNCLEAR)
-    yield Verdict(
+    yield _judged(
+        found,
         claim,
         paper,
         f"{more} of {len(gain)} classes gain by {arm}; rank correlation of gain and accuracy "
         f"{r:+.2f}, p {p:.2g}; {len(found.of(arm))} seeds",
         verdict,
-        "a corpus with more classes" if verdict == UNCLEAR else "decided here",
-        _sweep(found),
+        "a corpus with more classes",
     )
 
 
@@ -206,8 +223,7 @@ def _curve(read: Read) -> Iterator[Verdict]:
     shape, suitable = "Accuracy depends on alpha", "Alpha in [0.2, 0.4] is suitable"
     printed = "best at 0.3, one run each; 71.7 at 0.4"
     if not found.complete:
-        yield _open(shape, printed, found)
-        yield _open(suitable, printed, found)
+        yield from _open(found, {shape: printed, suitable: printed})
         return
     seeds = sorted(found.of(found.grid.baseline))
     values = torch.tensor([found.values(arm) for arm in found.grid.arms], dtype=torch.double).T
@@ -216,28 +232,26 @@ def _curve(read: Read) -> Iterator[Verdict]:
     tried = len(found.grid.arms) - 1
     best = int(means[1:].argmax()) + 1
     lead, luck = (means[best] - means[0]).item(), best_of_noise(tried, sd)
-    yield Verdict(
+    yield _judged(
+        found,
         shape,
         printed,
         f"means from {100 * means.min():.1f} to {100 * means.max():.1f} %, p {p:.2g} for a flat "
         f"curve; best, {found.grid.arms[best]}, leads NT-Xent by {_points(lead)}, the best of "
         f"{tried} of noise by {_points(luck)}; {len(seeds)} seeds",
         HELD if p < 0.05 else UNCLEAR,
-        "decided here" if p < 0.05 else "more seeds",
-        _sweep(found),
     )
     some = [found.grid.arms.index(f"alpha {alpha}") for alpha in (0.2, 0.3, 0.4)]
     gains = (values[:, some].mean(1) - values[:, 0]).tolist()
     interval = seed_interval(gains)
-    verdict = decide(interval)
-    yield Verdict(
+    yield _judged(
+        found,
         suitable,
         printed,
         f"mean of the three minus NT-Xent {_points(statistics.fmean(gains), interval)} points, "
         f"{len(seeds)} seeds",
-        verdict,
-        _seeds_for(gains) if verdict == UNCLEAR else "decided here",
-        _sweep(found),
+        decide(interval),
+        _seeds_for(gains),
     )
 
 
@@ -255,8 +269,7 @@ def _temperatures(read: Read) -> Iterator[Verdict]:
         f"{published['sd']['plain']:.2f} without",
     }
     if not found.complete:
-        for claim, paper in printed.items():
-            yield _open(claim, paper, found)
+        yield from _open(found, printed)
         return
     plain, acl = found.grid.arms
     cells = [
@@ -272,7 +285,8 @@ def _temperatures(read: Read) -> Iterator[Verdict]:
     n = len(cells)
     grown = {(s, m): signs(s, m) for s in "hz" for m in ("tolerance", "uniformity", "class_gap")}
     moved = all(grown[s, m] == n for s in "hz" for m in ("tolerance", "uniformity"))
-    yield Verdict(
+    yield _judged(
+        found,
         tolerant,
         printed[tolerant],
         "; ".join(
@@ -281,18 +295,15 @@ def _temperatures(read: Read) -> Iterator[Verdict]:
             for s in "hz"
         ),
         HELD if moved else UNCLEAR,
-        "decided here" if moved else "more seeds",
-        _sweep(found),
     )
     gaps = [grown[s, "class_gap"] for s in "hz"]
     verdict = HELD if min(gaps) == n else NOT if max(gaps) == 0 else UNCLEAR
-    yield Verdict(
+    yield _judged(
+        found,
         apart,
         printed[apart],
         f"same-class minus other-class cosine larger in {gaps[0]} of {n} for h, {gaps[1]} for z",
         verdict,
-        "more seeds" if verdict == UNCLEAR else "decided here",
-        _sweep(found),
     )
     pairs = {tau: found.pair(acl, tau) for tau in found.grid.conditions}
     ends = {
@@ -304,13 +315,12 @@ def _temperatures(read: Read) -> Iterator[Verdict]:
     gains = ", ".join(
         f"{tau.removeprefix('temperature ')}: {_points(pairs[tau]['difference'])}" for tau in pairs
     )
-    yield Verdict(
+    yield _judged(
+        found,
         better,
         printed[better],
         f"{gains} points, two seeds; interval below 0 at {len(below)}, above at {len(above)}",
         verdict,
-        "more seeds" if verdict == UNCLEAR else "decided here",
-        _sweep(found),
     )
 
     by_seed, of_mean = {}, {}
@@ -319,14 +329,13 @@ def _temperatures(read: Read) -> Iterator[Verdict]:
         by_seed[arm], of_mean[arm] = curve.std(0), curve.mean(1).std().item()
     smaller = by_seed[acl] <= 0.5 * by_seed[plain]
     verdict = HELD if smaller.all() else NOT if (by_seed[acl] >= by_seed[plain]).all() else UNCLEAR
-    yield Verdict(
+    yield _judged(
+        found,
         stable,
         printed[stable],
         f"sd over six temperatures {100 * of_mean[acl]:.2f} with ACL, {100 * of_mean[plain]:.2f} "
         f"without; alpha 0.3 throughout, {len(smaller)} seeds",
         verdict,
-        "more seeds" if verdict == UNCLEAR else "decided here",
-        _sweep(found),
     )
 
 
@@ -361,23 +370,15 @@ def _supervised(read: Read) -> Iterator[Verdict]:
                 printed.get(f"supervised, {condition}", "+1.9 to +6.2") + " points, one run each"
             )
             if not found.complete:
-                yield _open(claim, paper, found, theirs)
+                yield from _open(found, {claim: paper}, theirs)
                 continue
             verdict, shown, gains = _any_alpha(found, condition)
-            yield Verdict(
-                claim,
-                paper,
-                shown,
-                verdict,
-                _seeds_for(gains) if verdict == UNCLEAR else "decided here",
-                _sweep(found),
-                theirs,
-            )
+            yield _judged(found, claim, paper, shown, verdict, _seeds_for(gains), theirs)
     found = read("supervised_esc10")
     clean, *noisy = found.grid.conditions
     claim, paper = "The margin helps more where labels are wrong", "noisy small +6.2, clean +4.3"
     if not found.complete:
-        yield _open(claim, paper, found)
+        yield from _open(found, {claim: paper})
         return
     usual = found.pair("alpha 0.5", clean)["per_seed"]
     more = {
@@ -391,15 +392,15 @@ def _supervised(read: Read) -> Iterator[Verdict]:
     results = [decide(interval) for interval in ends.values()]
     verdict = results[0] if len(set(results)) == 1 else UNCLEAR
     widest = max(more.values(), key=statistics.stdev)
-    yield Verdict(
+    yield _judged(
+        found,
         claim,
         paper,
         "gain of alpha 0.5 beyond its gain on right labels: "
         + ", ".join(f"{c}: {_points(statistics.fmean(v), ends[c])}" for c, v in more.items())
         + f" points, {len(usual)} seeds",
         verdict,
-        _seeds_for(widest) if verdict == UNCLEAR else "decided here",
-        _sweep(found),
+        _seeds_for(widest),
     )
 
 
@@ -408,7 +409,7 @@ def _without_labels(read: Read) -> Iterator[Verdict]:
     claim, paper = "Training without labels reads better than with them", "74.2 against 70.1 %"
     condition = told.grid.conditions[0]
     if not (free.complete and told.complete):
-        yield _open(claim, paper, told if free.complete else free)
+        yield from _open(told if free.complete else free, {claim: paper})
         return
     pair = paired(told.of(told.grid.baseline, condition), free.of(free.grid.baseline))
     verdict = decide(pair["seed_interval"], pair["interval"])
