@@ -150,7 +150,7 @@ def test_the_sphere_is_judged_by_signs_and_the_accuracy_by_every_temperature(mad
         return {"share": 0.3, "shape": moved if acl else SHAPE, "more": more}
 
     rows = by_claim(judge._temperatures(made("temperature_esc10", effect)))
-    assert [v.verdict for v in rows.values()] == [HELD, NOT, NOT, HELD]
+    assert [v.verdict for v in rows.values()] == [HELD, HELD, NOT, NOT, HELD]
     apart = rows["ACL separates the classes better"]
     assert "0 of 12 for h, 0 for z" in apart.evidence
 
