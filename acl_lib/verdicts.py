@@ -5,7 +5,9 @@ For instance:
     for verdict in verdicts("grids"):
         print(verdict.claim, verdict.verdict, verdict.evidence, sep="; ")
 
-The rules are those of the grids, which state them; they were written before the runs.
+The rules are those of the grids, which state them; they were written before the runs. One claim was
+divided after them: tolerance and uniformity are judged in h and in z apart, where the rule spoke of
+both at once.
 """
 
 from __future__ import annotations

@@ -155,6 +155,26 @@ def test_the_sphere_is_judged_by_signs_and_the_accuracy_by_every_temperature(mad
     assert "0 of 12 for h, 0 for z" in apart.evidence
 
 
+def test_signs_that_are_all_reversed_did_not_hold_and_mixed_ones_are_open(made):
+    def reversed_signs(cell):
+        moved = {**SHAPE, "tolerance": 0.4, "uniformity": -2.0}
+        return {"share": 0.5, "shape": moved if cell.arm == "ACL" else SHAPE}
+
+    def told(found):
+        return [
+            v.verdict for c, v in by_claim(judge._temperatures(found)).items() if "tolerant" in c
+        ]
+
+    assert told(made("temperature_esc10", reversed_signs)) == [NOT, NOT]
+
+    def half(cell):
+        up = cell.recipe.loss.temperature < 0.3
+        moved = {**SHAPE, "tolerance": 0.7 if up else 0.4, "uniformity": -0.5 if up else -2.0}
+        return {"share": 0.5, "shape": moved if cell.arm == "ACL" else SHAPE}
+
+    assert told(made("temperature_esc10", half)) == [UNCLEAR, UNCLEAR]
+
+
 def test_the_margin_with_labels_is_judged_in_each_condition(made):
     def effect(cell):
         # helps where labels are wrong, and there alone
