@@ -22,6 +22,7 @@ SHORTEST_ROW = 1e-6
 COSINE_LIMIT = 1 - 1e-6
 
 REDUCTIONS = ("paper_scaled", "paper_code", "mean")
+MARGIN_KINDS = ("additive", "angular")  # of the positive: off its cosine, on its angle
 
 
 def pair_angles(h_i: Float[Tensor, "B d"], h_j: Float[Tensor, "B d"]) -> Float[Tensor, "B"]:
@@ -122,7 +123,8 @@ def nt_xent_additive(
         ValueError: if temperature <= 0, margin is outside [0, 2), the shapes differ, or B < 2.
     """
     _check_options(temperature=temperature, additive=margin)
-    return _margin_cross_entropy(*_partner_choice(z_i, z_j, temperature), margin / temperature)
+    logits, partner = _partner_choice(z_i, z_j, temperature)
+    return _margin_cross_entropy(logits, partner, margin / temperature)
 
 
 def nt_xent_additive_one_way(
@@ -148,7 +150,100 @@ def nt_xent_additive_one_way(
         ValueError: as `nt_xent_additive` does.
     """
     _check_options(temperature=temperature, additive=margin)
-    return _margin_cross_entropy(*_one_way_choice(z_i, z_j, temperature), margin / temperature)
+    logits, partner = _one_way_choice(z_i, z_j, temperature)
+    return _margin_cross_entropy(logits, partner, margin / temperature)
+
+
+def nt_xent_angular(
+    z_i: Float[Tensor, "B d"], z_j: Float[Tensor, "B d"], *, temperature: float, margin: float
+) -> Float[Tensor, ""]:
+    r"""NT-Xent-AAM: every view picks its partner, whose angle counts a margin more.
+
+    .. math:: L = \frac{1}{2B} \sum_{i=1}^{2B} -\log \frac{\exp(\psi(\theta_{i,p(i)}) / \tau)}
+              {\exp(\psi(\theta_{i,p(i)}) / \tau) + \sum_{k \ne i, p(i)} \exp(s_{i,k} / \tau)}
+              , \quad \psi(\theta) = \begin{cases} \cos(\theta + m) & \theta \le \pi - m \\
+              \cos\theta - m \sin m & \theta > \pi - m \end{cases}
+
+    Source: Lepage and Dehak's code (sslsv, "nt-xent-arcface"); the margin is that of ArcFace (Deng
+    et al. 2019), with their way on where the angle would pass pi. Deviation: the angle comes from
+    `pair_angles`, not from arccos, whose infinite slope at a cosine of 1 would reach the gradient.
+
+    Args:
+        z_i, z_j: projections of the two views, any norm; row b of both belongs to clip b.
+        temperature: tau > 0, unitless.
+        margin: m in radians, in [0, pi); 0.005 to 0.2 in the authors' code. At 0 this is `nt_xent`,
+            bit for bit; up to 2.3 a partner further off never costs less.
+
+    Returns:
+        Nats; log(1 + (2B - 2) exp((1 - cos m) / tau)) when all rows are alike.
+
+    Raises:
+        ValueError: if temperature <= 0, margin is outside [0, pi), the shapes differ, or B < 2.
+    """
+    _check_options(temperature=temperature, angular=margin)
+    logits, partner = _partner_choice(z_i, z_j, temperature)
+    toll = _angular_toll(pair_angles(z_i, z_j), margin) / temperature
+    return _margin_cross_entropy(logits, partner, toll.repeat(2))
+
+
+def nt_xent_angular_one_way(
+    z_i: Float[Tensor, "B d"], z_j: Float[Tensor, "B d"], *, temperature: float, margin: float
+) -> Float[Tensor, ""]:
+    r"""View i picks its partner out of the B views j, whose angle counts a margin more.
+
+    .. math:: L = \frac{1}{B} \sum_{b=1}^{B} -\log \frac{\exp(\psi(\theta_{b,b}) / \tau)}
+              {\exp(\psi(\theta_{b,b}) / \tau) +
+               \sum_{k \ne b} \exp(\cos(z_{i,b}, z_{j,k}) / \tau)}
+
+    Source: as `nt_xent_angular`, in the form that the authors' code calls not symmetric.
+
+    Args:
+        z_i, z_j: anchors and candidates, any norm; row b of both belongs to clip b.
+        temperature, margin: as in `nt_xent_angular`. At margin 0 this is `nt_xent_one_way`.
+
+    Returns:
+        Nats; log(1 + (B - 1) exp((1 - cos m) / tau)) when all rows are alike.
+
+    Raises:
+        ValueError: as `nt_xent_angular` does.
+    """
+    _check_options(temperature=temperature, angular=margin)
+    logits, partner = _one_way_choice(z_i, z_j, temperature)
+    toll = _angular_toll(pair_angles(z_i, z_j), margin) / temperature
+    return _margin_cross_entropy(logits, partner, toll)
+
+
+def contrastive(
+    z_i: Float[Tensor, "B d"],
+    z_j: Float[Tensor, "B d"],
+    *,
+    temperature: float,
+    positive_margin: float = 0.0,
+    margin_kind: str = "additive",
+    symmetric: bool = True,
+) -> Float[Tensor, ""]:
+    """NT-Xent in one of its forms: with a margin on the positive or none, both ways or one.
+
+    Args:
+        z_i, z_j, temperature: as in `nt_xent`.
+        positive_margin, margin_kind: "additive", off the cosine, as in `nt_xent_additive`;
+            "angular", on the angle in radians, as in `nt_xent_angular`. At 0 there is no margin.
+        symmetric: whether both views are anchors, or view i alone, as in `nt_xent_one_way`.
+
+    Returns:
+        Nats.
+
+    Raises:
+        ValueError: as that form does, or if the kind is unknown.
+    """
+    _check_positive_margin(positive_margin, margin_kind)
+    form = {
+        ("additive", True): nt_xent_additive,
+        ("additive", False): nt_xent_additive_one_way,
+        ("angular", True): nt_xent_angular,
+        ("angular", False): nt_xent_angular_one_way,
+    }[margin_kind, symmetric]
+    return form(z_i, z_j, temperature=temperature, margin=positive_margin)
 
 
 def queue_nt_xent(
@@ -158,6 +253,7 @@ def queue_nt_xent(
     *,
     temperature: float,
     margin: float = 0.0,
+    margin_kind: str = "additive",
 ) -> Float[Tensor, ""]:
     r"""Every query picks its key out of that key and a queue of older ones.
 
@@ -173,16 +269,18 @@ def queue_nt_xent(
         q, k: queries and their keys, any norm; row b of both belongs to clip b.
         queue: the K negatives n_l, one in each row, any norm; of a queue that is still filling hand
             in the rows that are filled.
-        temperature, margin: as in `nt_xent_additive`.
+        temperature, margin: as in `nt_xent_additive`; or in `nt_xent_angular`, by
+        margin_kind: "additive" or "angular".
 
     Returns:
-        Nats; log(1 + K exp(m / tau)) when all cosines are equal.
+        Nats; log(1 + K exp(m / tau)) when all cosines are equal, with an additive margin.
 
     Raises:
-        ValueError: if temperature <= 0, margin is outside [0, 2), the shapes differ, the queue is
-            empty or of another width.
+        ValueError: if temperature <= 0, the margin is out of range or of an unknown kind, the
+            shapes differ, the queue is empty or of another width.
     """
-    _check_options(temperature=temperature, additive=margin)
+    _check_positive_margin(margin, margin_kind)
+    _check_options(temperature=temperature)
     _check_pair(q, k, at_least=1)
     if queue.ndim != 2 or queue.shape[1] != q.shape[1] or not len(queue):
         raise ValueError(
@@ -193,7 +291,8 @@ def queue_nt_xent(
     positive = (u * _unit(k)).sum(1, keepdim=True)  # (B, 1)
     logits = torch.cat([positive, _product(u, _unit(queue))], dim=1)  # (B, 1 + K)
     first = torch.zeros(len(q), dtype=torch.long, device=q.device)
-    return _margin_cross_entropy(logits, first, margin / temperature)
+    toll = margin if margin_kind == "additive" else _angular_toll(pair_angles(q, k), margin)
+    return _margin_cross_entropy(logits, first, toll / temperature)
 
 
 def supcon(
@@ -331,13 +430,17 @@ def acl(
     temperature: float,
     margin: float = 0.5,
     reduction: str = "paper_scaled",
+    positive_margin: float = 0.0,
+    margin_kind: str = "additive",
+    symmetric: bool = True,
 ) -> Float[Tensor, ""]:
     r"""Angular contrastive loss: NT-Xent on z mixed with the angular margin on h.
 
     .. math:: L = \alpha L_C + (1 - \alpha) L_A
 
     Source: Wang, Tripathy and Mesaros 2023, eq. 3. `nt_xent` at alpha = 1, `angular_margin` at 0.
-    Both terms are always computed, so that at alpha = 0 the head receives gradients of 0, not
+    With a margin on the positive, or one way, L_C is that form of NT-Xent: ours, in no paper. Both
+    terms are always computed, so that at alpha = 0 the head receives gradients of 0, not
     None: weight decay and several-GPU training treat the two differently.
 
     Args:
@@ -345,6 +448,8 @@ def acl(
         h_i, h_j: representations of the two views, any norm.
         alpha: weight of NT-Xent, 0 to 1; 0.3 in the paper.
         temperature, margin, reduction: as in `nt_xent` and `angular_margin`.
+        positive_margin, margin_kind: as in `contrastive`.
+        symmetric: whether both views are anchors of L_C, or view i alone.
 
     Returns:
         Nats and rad^2, added as they are.
@@ -353,8 +458,15 @@ def acl(
         ValueError: if alpha is outside [0, 1], or as the two terms do.
     """
     _check_options(alpha=alpha)
-    contrastive = nt_xent(z_i, z_j, temperature=temperature)
-    return alpha * contrastive + (1 - alpha) * angular_margin(
+    first = contrastive(
+        z_i,
+        z_j,
+        temperature=temperature,
+        positive_margin=positive_margin,
+        margin_kind=margin_kind,
+        symmetric=symmetric,
+    )
+    return alpha * first + (1 - alpha) * angular_margin(
         h_i, h_j, margin=margin, reduction=reduction
     )
 
@@ -428,11 +540,17 @@ def _one_way_choice(
 
 
 def _margin_cross_entropy(
-    logits: Float[Tensor, "N M"], y: Int[Tensor, "N"], margin: float
+    logits: Float[Tensor, "N M"], y: Int[Tensor, "N"], toll: float | Float[Tensor, "N"]
 ) -> Float[Tensor, ""]:
-    """Cross-entropy after a margin, in units of the logits, is taken off the right ones."""
-    logits[torch.arange(len(y), device=y.device), y] -= margin
+    """Cross-entropy after a toll, in units of the logits, is taken off the right ones."""
+    logits[torch.arange(len(y), device=y.device), y] -= toll
     return F.cross_entropy(logits, y)
+
+
+def _angular_toll(theta: Float[Tensor, "N"], margin: float) -> Float[Tensor, "N"]:
+    """What a margin of the angle takes off the cosine: cos theta - psi(theta), 0 without margin."""
+    within = 2 * torch.sin(theta + margin / 2) * math.sin(margin / 2)  # = cos - cos(theta + m)
+    return torch.where(theta <= math.pi - margin, within, margin * math.sin(margin))
 
 
 def _angles(u: Float[Tensor, "N d"], v: Float[Tensor, "N d"]) -> Float[Tensor, "N"]:
@@ -468,11 +586,18 @@ def _check_labels(x: Tensor, y: Tensor) -> None:
         raise ValueError(f"need at least 2 rows to form a pair, got {len(x)}")
 
 
+def _check_positive_margin(margin: float, kind: str) -> None:
+    if kind not in MARGIN_KINDS:
+        raise ValueError(f"margin_kind must be one of {', '.join(MARGIN_KINDS)}, got {kind!r}")
+    _check_options(**{kind: margin})
+
+
 def _check_options(
     *,
     temperature: float = 0.2,
     margin: float = 0.5,
     additive: float = 0.1,
+    angular: float = 0.1,
     alpha: float = 0.3,
     reduction: str = "paper_scaled",
 ) -> None:
@@ -484,6 +609,11 @@ def _check_options(
         raise ValueError(
             f"an additive margin must lie in [0, 2), got {additive}: it is a difference of "
             f"cosines, not an angle; 0.1 in the authors' code"
+        )
+    if not 0 <= angular < math.pi:
+        raise ValueError(
+            f"the margin of an angle must lie in [0, pi) radians, got {angular}; 0.005 to 0.2 in "
+            f"the authors' code"
         )
     if not 0 <= alpha <= 1:
         raise ValueError(f"alpha must lie in [0, 1], got {alpha}; 1 is the first term alone")

@@ -6,6 +6,7 @@ measures of guesses and of geometry, and the exact distributions behind resampli
 """
 
 import itertools
+import math
 from fractions import Fraction
 
 import torch
@@ -67,12 +68,39 @@ def additive_one_way(z_a, z_b, m, tau):
     return sum(losses) / len(losses)
 
 
-def queued(q, k, queue, m, tau):
+def queued(q, k, queue, m, tau, positive=lambda c, m: c - m):
     """MoCo: He et al. 2020, eq. 1, and a margin."""
     losses = []
     for n in range(len(q)):
         negatives = [sim(q[n], row) for row in queue]
-        losses.append(margin_softmax(sim(q[n], k[n]), negatives, m, tau))
+        losses.append(margin_softmax(positive(sim(q[n], k[n]), m), negatives, 0, tau))
+    return sum(losses) / len(losses)
+
+
+def arcface(c, m):
+    """Deng et al. 2019, from the cosine alone; where the angle would pass pi, a straight line."""
+    if c > math.cos(math.pi - m):
+        return c * math.cos(m) - torch.sqrt(1 - c**2) * math.sin(m)
+    return c - m * math.sin(math.pi - m)
+
+
+def angular_positive(z_a, z_b, m, tau):
+    """NT-Xent with ArcFace's margin: the 2N views as anchors, 2N - 2 negatives for each."""
+    z, clip = stacked(z_a, z_b)
+    losses = []
+    for i in range(len(z)):
+        (positive,) = [sim(z[i], z[k]) for k in range(len(z)) if k != i and clip[k] == clip[i]]
+        negatives = [sim(z[i], z[k]) for k in range(len(z)) if clip[k] != clip[i]]
+        losses.append(margin_softmax(arcface(positive, m), negatives, 0, tau))
+    return sum(losses) / len(losses)
+
+
+def angular_positive_one_way(z_a, z_b, m, tau):
+    """The same with anchors in view a, and N - 1 negatives in view b."""
+    losses = []
+    for n in range(len(z_a)):
+        negatives = [sim(z_a[n], z_b[k]) for k in range(len(z_b)) if k != n]
+        losses.append(margin_softmax(arcface(sim(z_a[n], z_b[n]), m), negatives, 0, tau))
     return sum(losses) / len(losses)
 
 

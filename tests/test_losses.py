@@ -10,9 +10,12 @@ from jaxtyping import TypeCheckError
 from acl_lib.losses import (
     acl,
     angular_margin,
+    contrastive,
     nt_xent,
     nt_xent_additive,
     nt_xent_additive_one_way,
+    nt_xent_angular,
+    nt_xent_angular_one_way,
     nt_xent_one_way,
     pair_angles,
     queue_nt_xent,
@@ -81,6 +84,61 @@ def test_additive_margins_are_their_equations(ours, loops, margin, temperature):
     )
 
 
+@pytest.mark.parametrize("temperature", [0.03, 0.2])
+@pytest.mark.parametrize("margin", [0.0, 0.1, 0.5, 1.5, 3.1])
+@pytest.mark.parametrize(
+    "ours, loops",
+    [
+        (nt_xent_angular, naive.angular_positive),
+        (nt_xent_angular_one_way, naive.angular_positive_one_way),
+    ],
+)
+def test_margins_of_the_angle_are_arcfaces(ours, loops, margin, temperature):
+    """At large margins some angles pass pi, where the straight line goes on."""
+    assert_same(
+        lambda a, b: ours(a, b, temperature=temperature, margin=margin),
+        lambda a, b: loops(a, b, margin, temperature),
+        gaussian(5, 4),
+        gaussian(5, 4, seed=1),
+    )
+
+
+@pytest.mark.parametrize("margin", [0.005, 0.2, 1.0, 2.3])
+def test_a_margin_of_the_angle_is_finite_everywhere_and_never_helps_the_partner(margin):
+    theta = torch.linspace(0, 180, 721, dtype=torch.float64)
+    first = on_circle(*[0.0] * len(theta)).requires_grad_()
+    second = on_circle(*theta.tolist()).requires_grad_()
+    negative = on_circle(90)
+    options = {"temperature": 0.2, "margin": margin, "margin_kind": "angular"}
+    each = torch.stack(
+        [
+            queue_nt_xent(first[i : i + 1], second[i : i + 1], negative, **options)
+            for i in range(len(theta))
+        ]
+    )
+    assert each.isfinite().all()
+    assert (each.diff() >= -1e-12).all()  # the further apart, the dearer
+    each.sum().backward()
+    assert first.grad.isfinite().all() and second.grad.isfinite().all()
+    assert first.grad.norm(dim=1).max() < 2 * math.sqrt(2) / 0.2
+
+
+@pytest.mark.parametrize("kind", ["additive", "angular"])
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_every_form_of_the_first_term_goes_into_acl(kind, symmetric):
+    z_i, z_j, h_i, h_j = (gaussian(6, 4, seed=seed) for seed in range(4))
+    form = {"positive_margin": 0.3, "margin_kind": kind, "symmetric": symmetric}
+    named = {
+        ("additive", True): nt_xent_additive,
+        ("additive", False): nt_xent_additive_one_way,
+        ("angular", True): nt_xent_angular,
+        ("angular", False): nt_xent_angular_one_way,
+    }[kind, symmetric](z_i, z_j, temperature=0.1, margin=0.3)
+    assert torch.equal(contrastive(z_i, z_j, temperature=0.1, **form), named)
+    mixed = acl(z_i, z_j, h_i, h_j, alpha=0.3, temperature=0.1, **form)
+    assert torch.equal(mixed, 0.3 * named + 0.7 * angular_margin(h_i, h_j))
+
+
 @pytest.mark.parametrize("margin", [0.0, 0.1])
 @pytest.mark.parametrize("clips, keys", [(5, 7), (1, 3), (4, 1)])
 def test_a_queue_gives_the_negatives_of_its_equation(clips, keys, margin):
@@ -90,6 +148,16 @@ def test_a_queue_gives_the_negatives_of_its_equation(clips, keys, margin):
         gaussian(clips, 4),
         gaussian(clips, 4, seed=1),
         gaussian(keys, 4, seed=2),
+    )
+
+
+@pytest.mark.parametrize("margin", [0.1, 1.0])
+def test_a_queue_takes_a_margin_of_the_angle_too(margin):
+    options = {"temperature": 0.2, "margin": margin, "margin_kind": "angular"}
+    assert_same(
+        lambda q, k, queue: queue_nt_xent(q, k, queue, **options),
+        lambda q, k, queue: naive.queued(q, k, queue, margin, 0.2, naive.arcface),
+        *(gaussian(n, 4, seed=seed) for seed, n in enumerate((5, 5, 7))),
     )
 
 
@@ -249,7 +317,12 @@ def test_two_clips_at_an_angle_with_a_margin(apart):
 def test_without_a_margin_they_are_the_losses_known_bit_for_bit(dtype):
     z_i, z_j = gaussian(6, 4, dtype=dtype), gaussian(6, 4, seed=1, dtype=dtype)
     soft = {"temperature": 0.2}
-    for ours, known in ((nt_xent_additive, nt_xent), (nt_xent_additive_one_way, nt_xent_one_way)):
+    for ours, known in (
+        (nt_xent_additive, nt_xent),
+        (nt_xent_additive_one_way, nt_xent_one_way),
+        (nt_xent_angular, nt_xent),
+        (nt_xent_angular_one_way, nt_xent_one_way),
+    ):
         got = value_and_gradients(lambda a, b, f=ours: f(a, b, margin=0.0, **soft), z_i, z_j)
         wanted = value_and_gradients(lambda a, b, f=known: f(a, b, **soft), z_i, z_j)
         assert torch.equal(got[0], wanted[0])
@@ -397,6 +470,10 @@ ALL = {
     "nt_xent": lambda a, b: nt_xent(a, b, temperature=0.01),
     "nt_xent_one_way": lambda a, b: nt_xent_one_way(a, b, temperature=0.01),
     "nt_xent_additive": lambda a, b: nt_xent_additive(a, b, temperature=0.03, margin=0.1),
+    "nt_xent_angular": lambda a, b: nt_xent_angular(a, b, temperature=0.03, margin=0.1),
+    "nt_xent_angular_one_way": lambda a, b: nt_xent_angular_one_way(
+        a, b, temperature=0.03, margin=0.1
+    ),
     "nt_xent_additive_one_way": lambda a, b: nt_xent_additive_one_way(
         a, b, temperature=0.03, margin=0.1
     ),
@@ -604,6 +681,11 @@ y = torch.arange(4)
         (lambda: queue_nt_xent(z, z, z.T, temperature=0.2), r"\(K, 3\).*\(3, 4\)"),
         (lambda: queue_nt_xent(z, z[:2], z, temperature=0.2), r"\(2, 3\)"),
         (lambda: queue_nt_xent(z, z, z, temperature=0.2, margin=2.0), "2.0"),
+        (lambda: queue_nt_xent(z, z, z, temperature=0.2, margin_kind="arc"), "additive, angular"),
+        (lambda: contrastive(z, z, temperature=0.2, margin_kind="arc"), "'arc'"),
+        (lambda: nt_xent_angular(z, z, temperature=0.2, margin=3.2), "radians, got 3.2"),
+        (lambda: nt_xent_angular(z[:1], z[:1], temperature=0.2, margin=0.1), "got 1"),
+        (lambda: nt_xent_angular_one_way(z, z, temperature=0.2, margin=-0.1), "-0.1"),
         (lambda: nt_xent(z[:1], z[:1], temperature=0.2), "got 1"),
         (lambda: nt_xent_one_way(z[:1], z[:1], temperature=0.2), "got 1"),
         (lambda: supcon(z[:1], y[:1], temperature=0.2), "got 1"),
