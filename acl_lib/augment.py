@@ -194,6 +194,76 @@ class GaussianBlur:
 
 
 @dataclass(frozen=True)
+class Reverberation:
+    r"""Let every band ring on: each frame's power comes again in the later ones, ever weaker.
+
+    .. math:: \log_{10}\left[10^{x_t} + g \sum_{k \ge 1} 10^{-6 k \Delta / T} 10^{x_{t-k}}\right]
+
+    Source: the exponential model of late reverberation in the power domain (Lebart et al. 2001). T
+    ~ U(0, longest); g is such that the echoes of a sound have U(0, strongest) times its energy.
+    What was before the patch does not ring into it.
+
+    Args:
+        longest: reverberation time T60, seconds, > 0.
+        strongest: energy of the echoes relative to the direct sound, > 0.
+        frame_seconds: Delta, from one frame to the next.
+    """
+
+    longest: float = 0.5
+    strongest: float = 1.0
+    frame_seconds: float = 0.01
+
+    def __post_init__(self):
+        good = min(self.longest, self.strongest, self.frame_seconds) > 0
+        _require(good, "longest, strongest, frame_seconds > 0", self)
+
+    def __call__(self, x: Patches, generator: Generator) -> Patches:
+        uniform = _uniform(x, generator, len(x), 2)
+        seconds = (self.longest * uniform[:, 0]).clamp(min=1e-9)
+        frame = torch.arange(x.shape[-1], device=x.device)
+        lag = frame - frame[:, None]  # (from, to)
+        fall = 10 ** (-6 * self.frame_seconds / seconds)[:, None, None]
+        energy = self.strongest * uniform[:, 1, None, None]
+        echo = torch.where(lag > 0, energy * (1 - fall) * fall ** (lag - 1).clamp(min=0), 0)
+        power, top = _relative_power(x)
+        with torch.autocast(x.device.type, enabled=False):  # it would round to half precision
+            rung = power[:, 0] @ (echo + torch.eye(len(frame), device=x.device))
+        return (rung[:, None].log10() + top).to(x.dtype)
+
+
+@dataclass(frozen=True)
+class ColouredNoise:
+    r"""Add a steady noise in power, tilted over the bands: a fan, a street, a hiss.
+
+    .. math:: \log_{10}\left[10^{x_{ft}} + n_{ft}\right], \quad
+              \log_{10} n_{ft} = c + s f / F + 0.15\,\varepsilon_{ft}
+
+    The tilt s ~ U(-2, 1) per example, in log10 power from the lowest band to the highest; c makes
+    the noise's energy U(0, energy_ratio) times the patch's; eps ~ N(0, 1) in every cell.
+
+    Args:
+        energy_ratio: largest energy of the noise relative to the patch's, > 0; 0.1 is 10 dB below.
+        tilt: range of s.
+    """
+
+    energy_ratio: float = 0.1
+    tilt: tuple[float, float] = (-2.0, 1.0)
+
+    def __post_init__(self):
+        _require(self.energy_ratio > 0, "energy_ratio > 0", self.energy_ratio)
+
+    def __call__(self, x: Patches, generator: Generator) -> Patches:
+        uniform = _uniform(x, generator, len(x), 2)
+        height = torch.linspace(0, 1, x.shape[-2], device=x.device)[:, None]
+        rough = torch.randn(x.shape, generator=generator, device=x.device)
+        noise = 10 ** (_per_example(_between(self.tilt, uniform[:, 0])) * height + 0.15 * rough)
+        power, top = _relative_power(x)
+        share = power.sum((-2, -1), keepdim=True) / noise.sum((-2, -1), keepdim=True)
+        energy = _per_example(self.energy_ratio * uniform[:, 1])
+        return ((power + energy * share * noise).log10() + top).to(x.dtype)
+
+
+@dataclass(frozen=True)
 class TimeShift:
     """Roll each patch circularly by 1 to max_frames frames, towards later times.
 
@@ -282,6 +352,13 @@ def _rolled(x: Patches, generator: Generator, n: int, largest: int) -> Int64[Ten
     """For each cell of an axis the cell that moves there."""
     shift = 1 + _integer(_uniform(x, generator, len(x), 1), largest - 1)
     return (torch.arange(n, device=x.device) - shift) % n
+
+
+def _relative_power(x: Patches) -> tuple[Patches, Float[Tensor, "B 1 1 1"]]:
+    """10^(x - top) and top, the peak of each patch; 37 decades below it float32 ends."""
+    x = x.float().contiguous()  # one order of adding, whatever the layout
+    top = x.amax((-2, -1), keepdim=True)
+    return 10 ** (x - top).clamp(min=-37), top
 
 
 def _uniform(x: Tensor, generator: Generator, *shape: int) -> Float[Tensor, "..."]:

@@ -26,6 +26,8 @@ EVERY = [
     augment.TimeShift(),
     augment.FrequencyShift(),
     augment.TimeReversal(),
+    augment.Reverberation(),
+    augment.ColouredNoise(),
     augment.Compose([augment.RandomResizedCrop(), augment.Compander(), augment.GaussianNoise()]),
 ]
 every_transform = pytest.mark.parametrize("transform", EVERY, ids=lambda t: type(t).__name__)
@@ -323,3 +325,58 @@ def test_reversal_flips_time_in_half_of_the_examples():
     assert torch.equal(y[~flipped], x[~flipped])
     assert 240 < flipped.sum() < 360
     assert torch.equal(augment.TimeReversal(p=1.0)(x, rng()), x.flip(-1))
+
+
+# Rooms and noises
+
+
+def test_a_click_rings_on_as_a_straight_line_that_falls_60_db_in_its_time():
+    x = torch.full((50, 1, 4, P), -30.0)
+    x[..., 10] = 0.0
+    y = augment.Reverberation(longest=1.0)(x, rng())
+    assert y[..., :10].max() < -29  # no sound before the sound
+    seconds = torch.rand(50, 2, generator=rng())[:, 0]
+    long = seconds > 0.2
+    fall = y[long, 0, :, 11:41].diff(dim=-1)  # log10 a frame
+    assert torch.allclose(fall, (-0.06 / seconds[long])[:, None, None].expand_as(fall), atol=1e-4)
+    energy = (10 ** y[..., 11:].double()).sum((-2, -1)) / 4
+    assert 0.8 < energy.max() <= 1.0
+
+
+def test_an_echo_is_the_sum_of_all_earlier_frames():
+    x = 2 * torch.randn(3, 1, 5, 12, generator=rng())
+    y = augment.Reverberation(longest=0.2, strongest=0.7)(x, rng(4))
+    uniform = torch.rand(3, 2, generator=rng(4))
+    for b in range(3):
+        a = 10 ** (-6 * 0.01 / (0.2 * uniform[b, 0].item()))
+        gain = 0.7 * uniform[b, 1].item() * (1 - a) / a
+        for t in range(12):
+            echo = sum(gain * a ** (t - s) * 10 ** x[b, 0, :, s].double() for s in range(t))
+            expected = (10 ** x[b, 0, :, t].double() + echo).log10()
+            assert torch.allclose(y[b, 0, :, t].double(), expected, atol=1e-4)
+
+
+def test_a_steady_noise_has_at_most_its_share_of_the_energy_and_a_tilt():
+    x = 1.5 * torch.randn(400, 1, 32, 50, generator=rng())
+    noise = augment.ColouredNoise(energy_ratio=0.1, tilt=(-2.0, -2.0))
+    y = noise(x, rng(1))
+    added = (10 ** y.double() - 10 ** x.double()).clamp(min=0)
+    share = added.sum((-2, -1)) / (10 ** x.double()).sum((-2, -1))
+    assert share.max() < 0.1 and share.mean().item() == pytest.approx(0.05, abs=0.005)
+    quiet = torch.full_like(x, -30.0)
+    quiet[..., 0, 0] = 3.0
+    bands = noise(quiet, rng(1)).mean((0, 1, 3))  # beside one loud cell, noise alone
+    assert bands[1] - bands[-1] == pytest.approx(2 * 30 / 31, abs=0.02)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        lambda: augment.Reverberation(longest=0.0),
+        lambda: augment.Reverberation(strongest=-1.0),
+        lambda: augment.ColouredNoise(energy_ratio=0.0),
+    ],
+)
+def test_rooms_and_noises_refuse_what_is_none(bad):
+    with pytest.raises(ValueError, match="> 0"):
+        bad()

@@ -34,6 +34,12 @@ class Corpus:
         classes: class names in alphabetical order; ``Clip.label`` counts them from 0.
         clips: the clips.
         notes: what was changed on the way from the published corpus to this one.
+        task: what a test asks: "classification", which class a clip is of; or "verification",
+            whether two clips are of one class, that no training has heard.
+        holdouts: of "verification" without an official split: which sources are tested together,
+            one split for each; training hears the others.
+        trials: of "verification": the pairs of clips that are asked about, by index; all pairs of
+            a test when empty.
     """
 
     name: str
@@ -41,6 +47,9 @@ class Corpus:
     classes: tuple[str, ...]
     clips: tuple[Clip, ...]
     notes: tuple[str, ...] = ()
+    task: str = "classification"
+    holdouts: tuple[tuple[str, ...], ...] = ()
+    trials: tuple[tuple[int, int], ...] = ()
 
     def __len__(self) -> int:
         return len(self.clips)
@@ -96,7 +105,7 @@ class Corpus:
             if which.shape != (len(self),):
                 raise ValueError(f"mask of shape {tuple(which.shape)} for {len(self)} clips")
             which = which.nonzero().flatten()
-        return replace(self, clips=tuple(self.clips[i] for i in which.tolist()))
+        return replace(self, clips=tuple(self.clips[i] for i in which.tolist()), trials=())
 
     def keep_classes(self, names: Iterable[str]) -> "Corpus":
         """Clips of these classes only, labels counted anew; other true labels become None.
@@ -113,7 +122,7 @@ class Corpus:
             for clip in self.clips
             if clip.label in index
         )
-        return replace(self, classes=classes, clips=tuple(clips))
+        return replace(self, classes=classes, clips=tuple(clips), trials=())
 
     def fingerprint(self) -> str:
         """16 hex digits of classes, clips, labels and file sizes; the same on every machine."""
