@@ -259,6 +259,19 @@ def test_both_kinds_of_trials_are_shares_of_their_kind_on_both_sides_of_the_thre
     assert plt.get_fignums() == []
 
 
+def test_a_det_curve_has_both_rates_in_percent_on_a_normal_scale():
+    line = torch.linspace(-3, 1, 9)
+    figure = figures.det_curves({"one": (line, -2 - line), "two": (line, -1 - line)})
+    (axis,) = figure.axes
+    curves = {line.get_label(): line for line in axis.lines if line.get_label()[0] != "_"}
+    assert list(curves) == ["one", "two"]
+    assert torch.allclose(torch.tensor(curves["two"].get_ydata()), -1 - line)
+    assert [tick.get_text() for tick in axis.get_xticklabels()] == "0.1 1 5 20 50 80".split()
+    fifty = dict(zip(axis.get_xticks(), axis.get_xticklabels(), strict=True))
+    assert fifty[0.0].get_text() == "50"
+    assert "%" in axis.get_xlabel() and "%" in axis.get_ylabel()
+
+
 def test_every_seed_is_a_dot_and_their_mean_a_line():
     x, values = torch.tensor([0.0, 0.5, 1.0]), torch.tensor([[1.0, 2.0, 3.0], [3.0, 4.0, 7.0]])
     figure = figures.seed_curves(x, {"ACL": values}, "alpha", "accuracy (%)", marks={"luck": 6.0})

@@ -14,7 +14,7 @@ from .sound import (
 )
 from .sphere import angles, circle_paths, cosines, geometry, maps, on_circle, pair_forces, spreads
 from .style import COLOURS, SECONDS, named
-from .verification import trial_scores
+from .verification import det_curves, trial_scores
 
 __all__ = [
     "COLOURS",
@@ -26,6 +26,7 @@ __all__ = [
     "class_sizes",
     "cosines",
     "curves",
+    "det_curves",
     "differences",
     "feature_maps",
     "geometry",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import seaborn as sns
+import torch
 from jaxtyping import Bool, Float
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -61,6 +62,30 @@ def trial_scores(
         )
     axis.set(xlabel=label, ylabel="share of its kind (%)", xlim=(low, high))
     axis.margins(y=0.15)
+    axis.legend(frameon=False, fontsize=9)
+    open_axis(axis)
+    return figure
+
+
+def det_curves(systems: dict[str, tuple[Float[Tensor, " R"], Float[Tensor, " R"]]]) -> Figure:
+    """Misses against false alarms for every threshold, both on a normal scale.
+
+    Args:
+        systems: name -> quantiles of the two rates; see `verification.det_points`.
+    """
+    figure = new_figure(5.2, 4.6)
+    axis = figure.subplots()
+    for k, (name, (alarm, miss)) in enumerate(systems.items()):
+        style = {"color": COLOURS[k], "ls": ("-", "--", "-.", ":")[k % 4], "lw": 1.6}
+        axis.plot(alarm.numpy(), miss.numpy(), label=name, **style)
+    shares = torch.tensor([0.001, 0.01, 0.05, 0.2, 0.5, 0.8], dtype=torch.double)
+    at, names = torch.special.ndtri(shares).tolist(), [f"{100 * s:g}" for s in shares.tolist()]
+    axis.plot([-4, 2], [-4, 2], color="0.6", lw=0.8, zorder=0)  # equal errors
+    axis.set_xticks(at, names)
+    axis.set_yticks(at, names)
+    ends = (at[0] - 0.1, at[-1] + 0.1)
+    axis.set(xlim=ends, ylim=ends, xlabel="false alarms (%)", ylabel="misses (%)", aspect="equal")
+    axis.grid(color="0.92")
     axis.legend(frameon=False, fontsize=9)
     open_axis(axis)
     return figure
