@@ -12,7 +12,10 @@ from pathlib import Path
 
 from .config import PROFILES, RECIPES, Recipe, from_json, recipe, with_settings
 
-CORPUS_HELP = "synthetic, esc10, esc50, fsdnoisy18k, or folder:PATH with your own sounds"
+CORPUS_HELP = (
+    "synthetic, esc10, esc50, fsdnoisy18k, synthetic_speakers, fsdd, voxceleb1, or folder:PATH "
+    "with your own sounds"
+)
 EXAMPLES = """examples:
   acl run contrastive                                  half a minute on the made-up corpus
   acl run acl --set alpha=0.5 --seed 3                 another weight, another seed
@@ -113,6 +116,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     same.add_argument("record", type=Path)
     same.add_argument("--device", choices=["cpu", "cuda"], help="default: the record's")
+    same.add_argument(
+        "--speak",
+        action="store_true",
+        help="if every number is the same, note in book/results/repeated.json that records of this "
+        "method and code are not stale",
+    )
 
     table = command(
         "published",
@@ -289,11 +298,14 @@ def _report(args: argparse.Namespace) -> int:
 
 
 def _reproduce(args: argparse.Namespace) -> int:
-    from .experiments import reproduce
+    from .experiments import code_fingerprint, reproduce
     from .records import Record
+    from .repeated import speak_for
 
     record = Record.read(args.record)
     numbers, circumstances = reproduce(record, device=args.device)
+    if args.speak and not numbers:
+        speak_for(record, code_fingerprint())
     print(record.table())
     if circumstances:
         print("\nwhat has changed since the record:", *circumstances, sep="\n  ")

@@ -11,7 +11,8 @@ from dataclasses import asdict, dataclass, field, replace
 
 RESAMPLERS = ("soxr_vhq", "soxr_hq", "soxr_mq", "soxr_lq", "soxr_qq", "kaiser_best")
 REDUCTIONS = ("paper_scaled", "paper_code", "mean")  # as in losses
-METHODS = ("simclr", "supervised", "supcon")
+MARGIN_KINDS = ("additive", "angular")  # as in losses
+METHODS = ("simclr", "moco", "supervised", "supcon")
 NETWORKS = ("resnet18", "baseline_cnn")
 PATCHES = ("random", "all")
 STANDARDISE = ("global", "band")
@@ -70,6 +71,8 @@ class ViewConfig:
     patch_hop: int = 50  # frames between the patches of "all"
     last_start: bool = True  # False: a patch never starts at the last possible frame, as theirs
     mix_back: float = 0.05  # largest energy of the background, relative to the patch
+    coloured_noise: float = 0.0  # largest energy of steady noise, relative to the patch
+    reverberation: float = 0.0  # longest time in which an echo falls by 60 dB, seconds
     crop_scale: float = 0.8  # smallest share of the area that a crop keeps; 1 is off
     compander: float = 0.75  # smallest factor on the log10 power; 1 is off
     noise: float = 0.01  # largest standard deviation, log10 power
@@ -84,6 +87,8 @@ class ViewConfig:
         _require(self.patch_hop >= 1, "patch_hop >= 1 frame", self.patch_hop)
         _require(self.standardise in STANDARDISE, f"standardise in {STANDARDISE}", self.standardise)
         _require(0 <= self.mix_back < 1, "mix_back in [0, 1)", self.mix_back)
+        _require(0 <= self.coloured_noise < 1, "coloured_noise in [0, 1)", self.coloured_noise)
+        _require(self.reverberation >= 0, "reverberation >= 0 seconds", self.reverberation)
         _require(0 < self.crop_scale <= 1, "crop_scale in (0, 1]", self.crop_scale)
         _require(0 < self.compander <= 1, "compander in (0, 1]", self.compander)
         _require(self.noise >= 0, "noise >= 0", self.noise)
@@ -94,7 +99,8 @@ class ViewConfig:
     def plain(self) -> ViewConfig:
         """The same patches without background and augmentation, as an evaluation sees them."""
         off = {"mix_back": 0.0, "crop_scale": 1.0, "compander": 1.0, "noise": 0.0}
-        return replace(self, **off, time_masks=0, frequency_masks=0, blur=0.0)
+        off |= {"coloured_noise": 0.0, "reverberation": 0.0, "blur": 0.0}
+        return replace(self, **off, time_masks=0, frequency_masks=0)
 
 
 @dataclass(frozen=True)
@@ -109,12 +115,36 @@ class LossConfig:
     temperature: float = 0.2
     margin: float = 0.5  # radians
     reduction: str = "paper_scaled"  # of the angular term; see losses.angular_margin
+    positive_margin: float = 0.0  # on the partner in NT-Xent, a difference of cosines, or radians
+    margin_kind: str = "additive"  # off the partner's cosine (AM); "angular": on its angle (AAM)
+    margin_warmup: float = 0.0  # share of the training in which positive_margin rises from 0
+    symmetric: bool = True  # both views are anchors; False: the first alone
 
     def __post_init__(self) -> None:
         _require(0 <= self.alpha <= 1, "alpha in [0, 1]; 1 is the first term alone", self.alpha)
         _require(self.temperature > 0, "temperature > 0; the paper's is 0.2", self.temperature)
         _require(0 < self.margin < math.pi, "margin in (0, pi) radians", self.margin)
         _require(self.reduction in REDUCTIONS, f"reduction in {REDUCTIONS}", self.reduction)
+        _require(
+            self.margin_kind in MARGIN_KINDS, f"margin_kind in {MARGIN_KINDS}", self.margin_kind
+        )
+        end, unit = {"additive": (2.0, "cosine"), "angular": (math.pi, "radians")}[self.margin_kind]
+        _require(
+            0 <= self.positive_margin < end,
+            f"positive_margin in [0, {end:.4g}), {unit}",
+            self.positive_margin,
+        )
+        _require(0 <= self.margin_warmup <= 1, "margin_warmup in [0, 1]", self.margin_warmup)
+
+    def at(self, passed: float) -> LossConfig:
+        """The loss when a share of the training has passed: the margin rises by half a cosine.
+
+        Source: the margin scheduler of Lepage and Dehak's code (sslsv), over the first half there.
+        """
+        if not passed < self.margin_warmup:
+            return self
+        risen = (1 - math.cos(math.pi * passed / self.margin_warmup)) / 2
+        return replace(self, positive_margin=risen * self.positive_margin)
 
 
 @dataclass(frozen=True)
@@ -204,6 +234,24 @@ class ProbeConfig:
 
 
 @dataclass(frozen=True)
+class MoCoConfig:
+    """The keys of method "moco": who makes them, and how many are remembered."""
+
+    # keys for each direction, four batches of "quick"; in a queue as long as the corpus a query
+    # meets keys of its own clip
+    queue: int = 128
+    # of the encoder that makes them, a step; 0.999 in the papers, whose trainings have a thousand
+    # times as many steps as "quick"
+    key_momentum: float = 0.9
+    key_groups: int = 1  # parts of a batch that BatchNorm sees alone, keys in shuffled order
+
+    def __post_init__(self) -> None:
+        _require(self.queue >= 1, "queue >= 1 key", self.queue)
+        _require(0 <= self.key_momentum < 1, "key_momentum in [0, 1)", self.key_momentum)
+        _require(self.key_groups >= 1, "key_groups >= 1", self.key_groups)
+
+
+@dataclass(frozen=True)
 class LabelConfig:
     """Wrong labels put on purpose among the training clips of each fold; test labels stay right."""
 
@@ -227,11 +275,12 @@ class Recipe:
     corpus: str = "synthetic"
     profile: str = "quick"
     seed: int = 0
-    # two views of a clip, no labels; "supervised": one view and its label; "supcon": two views, and
-    # all views of a class are pairs
+    # two views of a clip, no labels; "moco": one of them is a key, among older keys; "supervised":
+    # one view and its label; "supcon": two views, and all views of a class are pairs
     method: str = "simclr"
     pretrain_on: str = "train"  # the test fold is unseen; "all": every clip, no labels; or a subset
     probe_on: str = "clean"  # labels of the probe: "train", or a subset where there are subsets
+    splits: int = 0  # of the corpus's: the first so many with seed 0, the next with seed 1; 0: all
     mel: MelConfig = field(default_factory=MelConfig)
     views: ViewConfig = field(default_factory=ViewConfig)
     loss: LossConfig = field(default_factory=LossConfig)
@@ -239,26 +288,54 @@ class Recipe:
     select: SelectConfig = field(default_factory=SelectConfig)
     probe: ProbeConfig = field(default_factory=ProbeConfig)
     labels: LabelConfig = field(default_factory=LabelConfig)
+    moco: MoCoConfig = field(default_factory=MoCoConfig)
 
     def __post_init__(self) -> None:
         _require(0 <= self.seed < 2**63, "seed in 0 to 2**63 - 1", self.seed)
         _require(self.method in METHODS, f"method in {METHODS}", self.method)
         _require(self.pretrain_on in TRAIN_ON, f"pretrain_on in {TRAIN_ON}", self.pretrain_on)
         _require(self.probe_on in PROBE_ON, f"probe_on in {PROBE_ON}", self.probe_on)
+        _require(self.splits >= 0, "splits >= 0", self.splits)
         self._refuse_the_impossible()
 
     def _refuse_the_impossible(self) -> None:
         """Settings that are fine alone and mean nothing together."""
         classifies, learned = self.method == "supervised", self.pretrain_on
-        labels = self.method != "simclr"
+        labels = self.method in ("supervised", "supcon")
+        plain = LossConfig()
+        pairs = ("positive_margin", "margin_warmup", "symmetric")  # of NT-Xent alone
+        paired = [name for name in pairs if getattr(self.loss, name) != getattr(plain, name)]
         by, on = self.select.select_by, self.select.select_on
         selects, every_patch = by != "last", self.views.patches == "all"
         foreign = self.labels.label_noise > 0 and self.labels.noise_kind == "out_of_vocabulary"
         for impossible, message in (
             (
                 labels and learned == "all",
-                "pretrain_on='all' needs method='simclr': with labels it would learn those of the "
-                "test clips",
+                "pretrain_on='all' needs method='simclr' or 'moco': with labels it would learn "
+                "those of the test clips",
+            ),
+            (
+                labels and paired,
+                f"{', '.join(paired)} does not go with method={self.method!r}: it is for NT-Xent, "
+                "of 'simclr' and 'moco'",
+            ),
+            (
+                self.method != "moco" and self.moco != MoCoConfig(),
+                "queue, key_momentum and key_groups need method='moco'",
+            ),
+            (
+                self.method == "moco" and self.loss.alpha < 1 and not self.loss.symmetric,
+                "alpha < 1 with method='moco' needs symmetric=True: the angular term compares both "
+                "views by one encoder",
+            ),
+            (
+                self.train.batch < 2 * self.moco.key_groups,
+                f"key_groups={self.moco.key_groups} needs a batch of {2 * self.moco.key_groups} or "
+                "more: BatchNorm needs two rows in each group",
+            ),
+            (
+                self.method == "moco" and self.train.two_passes,
+                "two_passes does not go with method='moco': key_groups says what BatchNorm sees",
             ),
             (
                 every_patch and not classifies,
@@ -275,7 +352,7 @@ class Recipe:
             (
                 by == ("knn" if classifies else "loss"),
                 f"select_by={by!r} does not go with method={self.method!r}: 'knn' looks at z, "
-                "which 'simclr' and 'supcon' have, 'loss' at the loss of 'supervised'",
+                "which 'simclr', 'moco' and 'supcon' have, 'loss' at the loss of 'supervised'",
             ),
             (
                 self.method == "supcon" and self.loss.alpha < 1,
@@ -331,6 +408,18 @@ PROFILES = {
     "paper": TrainConfig(width=64, epochs=500, batch=128, precision="float32"),
 }
 
+_SPEECH = {"n_mels": 40, "fmin": 20.0, "reverberation": 0.5, "coloured_noise": 0.1}
+FRONT_ENDS = {  # what a corpus's sounds ask for; a recipe's own settings go before
+    "synthetic_speakers": _SPEECH | {"fmax": 7600.0},
+    "fsdd": _SPEECH
+    | {"sample_rate": 8000, "n_fft": 512, "win_length": 240, "hop_length": 80, "fmax": 4000.0}
+    # in half precision, torch 2.11's convolutions give nan on patches as small as these
+    | {"min_seconds": 0.26, "patch_frames": 25, "hop": 12, "precision": "float32"},
+    "voxceleb1": _SPEECH
+    | {"sample_rate": 16_000, "n_fft": 512, "win_length": 400, "hop_length": 160, "fmax": 7600.0}
+    | {"min_seconds": 2.01, "patch_frames": 200, "hop": 100},
+}
+
 _PAPER_FRONT_END = {"resampler": "kaiser_best", "last_start": False}
 _PAPER_EVALUATION = {
     "probe_on": "noisy",
@@ -345,6 +434,12 @@ RECIPES = {
     "supervised": {"method": "supervised"},
     "supervised_acl": {"method": "supervised", "alpha": 0.7},
     "supcon": {"method": "supcon"},
+    "nt_xent_am": {"positive_margin": 0.1},
+    "moco": {"method": "moco"},
+    "moco_am": {"method": "moco", "positive_margin": 0.1},
+    # two that neither paper tried
+    "acl_am": {"alpha": 0.3, "positive_margin": 0.1},
+    "moco_acl": {"method": "moco", "alpha": 0.3},
     # What the authors' self-supervised code does. Not followed: its standard deviation, which is
     # sqrt(N) times too small and cancels in BatchNorm; its order of the labels; 1e-8 added to the
     # waveform; log-mels are kept in float16; three files that are in train and test leave train.
@@ -418,12 +513,14 @@ def recipe(name: str, *, profile: str | None = None, **settings) -> Recipe:
     Args:
         name: "contrastive" (NT-Xent), "acl" (alpha = 0.3, the paper's choice), "supervised"
             (cross-entropy), "supervised_acl" (alpha = 0.7, the paper's choice on all clips),
-            "supcon" (supervised contrastive); "paper_code", "paper_code_supervised" and
+            "supcon" (supervised contrastive); "nt_xent_am" (additive margin of 0.1), "moco",
+            "moco_am", "acl_am", "moco_acl"; "paper_code", "paper_code_supervised" and
             "paper_text" for FSDnoisy18k.
         profile: "quick", "laptop", "gpu" or "paper"; None takes "quick", and "paper" for the
             paper's recipes. It decides the network's size and the schedule; what a recipe says
             about those goes before in its own profile alone.
-        settings: any field of `Recipe` or, by its own name, of one of its parts.
+        settings: any field of `Recipe` or, by its own name, of one of its parts. A corpus of
+            speech has a front end of its own, see `FRONT_ENDS`.
 
     Raises:
         ValueError: an unknown recipe, profile or setting; a value of another type or out of range;
@@ -435,7 +532,8 @@ def recipe(name: str, *, profile: str | None = None, **settings) -> Recipe:
     if profile not in (None, own):
         chosen = {k: v for k, v in chosen.items() if k not in _SIZE}
     base = Recipe(name=name, profile=profile or own, train=size)
-    return with_settings(base, **chosen | settings)
+    front = FRONT_ENDS.get(settings.get("corpus"), {})
+    return with_settings(base, **front | chosen | settings)
 
 
 _SIZE = ("width", "epochs", "batch", "optimizer", "lr", "weight_decay", "precision")

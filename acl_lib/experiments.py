@@ -32,8 +32,8 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from . import checkpoints
-from .config import Recipe, with_settings
-from .datasets import Corpus, cache_dir, open_corpus
+from .config import LabelConfig, Recipe, with_settings
+from .datasets import MADE, Corpus, cache_dir, open_corpus
 from .features import LogMel, LogMelStore
 from .models import BaselineCNN, Classifier, Part, ProjectionHead, ResNet18
 from .probing import (
@@ -49,6 +49,8 @@ from .records import LETTERS, REPRESENTATIONS, Record, differences, geometry, sc
 from .splits import Split, evaluation_splits, lessons, source_numbers, vocabulary
 from .training import (
     History,
+    KeyMemory,
+    MoCoStep,
     SimCLRStep,
     SupConStep,
     SupervisedStep,
@@ -59,13 +61,14 @@ from .training import (
     train,
     view_pairs,
 )
+from .verification import all_trials, cosine_scores, listed_trials, verification_score
 
 Scale = tuple  # mean and standard deviation, of all values or of each band: see `standardisation`
 
 # what a change to can change a number; what `config` holds, a record's recipe tells
 CODE = (
     "datasets/label_noise features views augment models losses training probing metrics splits "
-    "experiments"
+    "verification experiments"
 ).split()
 
 
@@ -94,7 +97,7 @@ class Network:
 
     encoder: nn.Module  # x -> h
     d: int  # width of h
-    head: nn.Module | None = None  # h -> z, of "simclr" and "supcon"
+    head: nn.Module | None = None  # h -> z, of "simclr", "moco" and "supcon"
     classifier: nn.Module | None = None  # x -> logits, h, of "supervised"
 
     @property
@@ -166,8 +169,8 @@ def fit(
 
     Args:
         store: on the device to train on.
-        y: class of every clip; "simclr" looks at those of the selecting clips alone, and at none
-            where the last epoch is kept; the others at those of the training clips too.
+        y: class of every clip; without labels, those of the selecting clips alone are looked at,
+            and none where the last epoch is kept; with them those of the training clips too.
         on_epoch, checkpoint: as in `training.train`.
 
     Returns:
@@ -184,7 +187,25 @@ def fit(
     if network.head:
         pairs = view_pairs(store, pool, views=recipe.views, generator=generator)
         parts = *network.modules, pairs, recipe.loss, settings.precision, settings.two_passes
-        step = SimCLRStep(*parts) if recipe.method == "simclr" else SupConStep(*parts, y=y)
+        if recipe.method == "moco":
+            memory = KeyMemory(
+                *network.modules,
+                d=settings.projection or network.d,
+                queue=recipe.moco.queue,
+                directions=1 + recipe.loss.symmetric,
+                generator=generator,
+            )
+            step = MoCoStep(
+                *parts,
+                memory=memory,
+                momentum=recipe.moco.key_momentum,
+                groups=recipe.moco.key_groups,
+                generator=generator,
+            )
+        elif recipe.method == "supcon":
+            step = SupConStep(*parts, y=y)
+        else:
+            step = SimCLRStep(*parts)
         ids = pool
 
         def score() -> float:
@@ -284,7 +305,7 @@ def run(
         torch.set_num_threads(threads)
     whole = open_recipe_corpus(recipe, progress=progress)
     corpus, _ = vocabulary(whole, recipe)
-    what = "".join([recipe.digest(), corpus.fingerprint(), code_fingerprint(), device])
+    what = "".join([recipe.digest(), whole.fingerprint(), code_fingerprint(), device])
     key = hashlib.sha256((what + str(skip_unreadable) * skip_unreadable).encode()).hexdigest()[:12]
     home = Path(folder) if folder else runs_dir()
     home = home / f"{recipe.name}-{corpus.name}-{key}"
@@ -378,7 +399,9 @@ def probe(
             f"{', '.join([*asdict(record.recipe.probe), 'probe_on'])}"
         )
     abroad = corpus not in (None, record.recipe.corpus)
-    recipe = with_settings(record.recipe, **settings, corpus=corpus or record.recipe.corpus)
+    recipe = with_settings(record.recipe, **settings)
+    if abroad:  # what was done to the clips of one corpus has no place in another
+        recipe = replace(recipe, corpus=corpus, labels=LabelConfig(), splits=0)
     opened = open_recipe_corpus(recipe, progress=progress)
     device = _device(device)
     store = open_store(opened, recipe, progress=progress).to(device)
@@ -403,16 +426,19 @@ def _device(name: str) -> str:
 
 
 def open_recipe_corpus(recipe: Recipe, *, progress: bool = True) -> Corpus:
-    """The corpus of a recipe; the synthetic one comes in the size of the profile."""
+    """The corpus of a recipe; those made on the spot come in the size of the profile."""
     size = "quick" if recipe.profile == "quick" else "laptop"
     made = {"profile": size, "progress": progress and _draws_bars()}
-    return open_corpus(recipe.corpus, **made if recipe.corpus == "synthetic" else {})
+    return open_corpus(recipe.corpus, **made if recipe.corpus in MADE else {})
 
 
 def code_fingerprint() -> str:
-    """A hash of the modules that can change a number."""
-    here = Path(__file__).parent
-    text = "".join(_bare((here / f"{name}.py").read_text(encoding="utf-8")) for name in CODE)
+    """A hash of the modules that can change a number, as they were when Python loaded this one."""
+    return _LOADED
+
+
+def _fingerprint_of(package: Path) -> str:
+    text = "".join(_bare((package / f"{name}.py").read_text(encoding="utf-8")) for name in CODE)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -433,6 +459,10 @@ def _bare(source: str) -> str:
     return "\n".join(line.rstrip() for line in lines if line.strip())
 
 
+# read once: a file may change while a run of what was loaded from it goes on
+_LOADED = _fingerprint_of(Path(__file__).parent)
+
+
 class _Work:
     """One run: trains what is not trained yet, and asks everything the same questions."""
 
@@ -446,9 +476,11 @@ class _Work:
         self.y = corpus.labels.to(device)
         self.source = source_numbers(corpus).to(device)
         self.num_classes = len(corpus.classes)
-        if self.num_classes > len(LETTERS):
+        self.clips = self.asked = torch.arange(len(corpus), device=device)
+        self.verifies = corpus.task == "verification"
+        if self.num_classes > len(LETTERS) and not self.verifies:
             raise ValueError(f"a record names up to {len(LETTERS)} classes; got {self.num_classes}")
-        self.clips = torch.arange(len(corpus), device=device)
+        self.trials: dict[tuple[str, str], list] = {}  # representation, reader -> scores and trials
         self.spaces: dict[str, tuple[Tensor, Tensor]] = {}  # representation -> h, clip
         self.guesses: dict[tuple[str, str], Tensor] = {}  # representation, reader -> class
         self.fold = torch.full_like(self.y, -1)
@@ -463,6 +495,8 @@ class _Work:
         told = lessons(self.whole, self.recipe, split)
         self.told, self.told_source = told.y.to(self.y.device), told.source.to(self.y.device)
         self.store = self.sounds.take(told.sound)
+        if self.verifies:
+            self.asked = split.test.to(self.y.device)
 
     def fit(self, split: Split) -> None:
         """The network of a split: from its file, or trained now; one for all that see the same."""
@@ -503,13 +537,19 @@ class _Work:
         self.network, self.scale = network, scale
         untrained = new_network(recipe, self.num_classes, self.y.device)
         for name, one in (("trained", network), ("untrained", untrained)):
-            self.spaces[name] = _embed(recipe, one.encoder, self.store, self.clips, scale)
+            self.spaces[name] = _embed(recipe, one.encoder, self.store, self.asked, scale)
+        if self.verifies:
+            return
         if "statistics" not in self.spaces or self.recipe.labels.label_noise > 0:
             self.spaces["statistics"] = log_mel_statistics(self.store, self.clips), self.clips
 
     def ask(self, split: Split) -> None:
         """Every reader, fitted on the probe's clips, about every representation of the test."""
         recipe, device = self.recipe, self.y.device
+        if self.verifies:
+            self._verify(split)
+            self._measure(split)
+            return
         probe, test = split.probe.to(device), split.test.to(device)
         self.fold[test] = self.fold.max() + 1
         self.patches[test] = self.spaces["trained"][1].bincount(minlength=len(self.y))[test]
@@ -532,6 +572,34 @@ class _Work:
         if recipe.probe.finetune_epochs:
             self._train_reader("finetuned", split, "")
         self._measure(split)
+
+    def _verify(self, split: Split) -> None:
+        """Score every trial of the split by cosine, in each representation, and in z."""
+        listed = torch.tensor(self.corpus.trials)
+        trials = listed_trials(listed, self.y) if len(listed) else all_trials(split.test, self.y)
+        self.spaces["statistics"] = self._mean_log_mels(split), self.asked
+        spaces = {(name, "cosine"): space for name, space in self.spaces.items()}
+        if self.network.head:
+            spaces["trained", "cosine_z"] = self._z(), self.spaces["trained"][1]
+        for asked, (h, clip) in spaces.items():
+            scores = cosine_scores(h, clip, trials)
+            self.trials.setdefault(asked, []).append((scores, trials))
+
+    def _mean_log_mels(self, split: Split) -> Tensor:
+        """The mean of each band of each clip, less the mean of those that training has heard."""
+        sums, lengths = self.store.sums[:, 0].cpu(), self.store.lengths.cpu()
+        heard, clips = split.pretrain.cpu(), self.asked.cpu()
+        usual = sums[heard].sum(0) / lengths[heard].sum()
+        return sums[clips] / lengths[clips, None] - usual
+
+    def _tested_in_any(self) -> Tensor:
+        """Speakers of the test of any split, so that records of some splits draw the same ones."""
+        splits = evaluation_splits(self.corpus, replace(self.recipe, splits=0))
+        return torch.cat([self.y.cpu()[split.test.cpu()] for split in splits]).unique()
+
+    @torch.no_grad()
+    def _z(self) -> Tensor:
+        return self.network.head.eval()(self.spaces["trained"][0])
 
     def _train_reader(self, reader: str, split: Split, frozen: str) -> None:
         recipe, probe, device = self.recipe, self.recipe.probe, self.y.device
@@ -576,9 +644,7 @@ class _Work:
         test = split.test.to(self.y.device)
         spaces = {"h": self.spaces["trained"], "untrained h": self.spaces["untrained"]}
         if self.network.head:
-            h, clip = spaces["h"]
-            with torch.no_grad():
-                spaces["z"] = self.network.head.eval()(h), clip
+            spaces["z"] = self._z(), spaces["h"][1]
         for space, (h, clip) in spaces.items():
             mine = torch.isin(clip, test)
             self.shapes.setdefault(space, []).append(geometry(h[mine], clip[mine], self.y))
@@ -586,6 +652,8 @@ class _Work:
     def results(self) -> dict:
         """representation -> reader -> score."""
         asked: dict[str, dict] = {name: {} for name in REPRESENTATIONS}
+        for (name, reader), folds in self.trials.items():
+            asked[name][reader] = verification_score(folds, speakers=self._tested_in_any())
         for (name, reader), guess in self.guesses.items():
             asked[name][reader] = score(
                 guess.cpu(),
@@ -608,6 +676,10 @@ class _Work:
     def record(self, device: str, wall: float, cpu: float) -> Record:
         """Everything found, once all folds were asked; seconds are of this process."""
         corpus = self.corpus
+        answered = {}  # what the answer for each clip is about; trials leave error rates alone
+        if not self.verifies:
+            answered["labels"] = "".join(LETTERS[clip.label] for clip in corpus.clips)
+            answered["sources"] = source_numbers(corpus).tolist()
         return Record(
             recipe=self.recipe,
             corpus={
@@ -615,8 +687,7 @@ class _Work:
                 "fingerprint": corpus.fingerprint(),
                 "clips": len(corpus),
                 "classes": list(corpus.classes),
-                "labels": "".join(LETTERS[clip.label] for clip in corpus.clips),
-                "sources": source_numbers(corpus).tolist(),
+                **answered,
             },
             results=self.results(),
             geometry=self.geometry(),

@@ -25,6 +25,9 @@ from .statistics import (
     seed_interval,
     wilson_interval,
 )
+from .verification import unpack_rates
+
+Key = int | tuple[str, int]  # a seed; or an arm and a seed
 
 # a class, as one letter of a record's predictions
 LETTERS = string.ascii_letters + string.digits + "".join(map(chr, range(0xC0, 0x250)))
@@ -40,7 +43,12 @@ READERS = {
     "classifier": "its own classifier",
     "linear_sgd": "linear layer trained by SGD",
     "finetuned": "fine-tuned",
+    "cosine": "cosine of h",
+    "cosine_z": "cosine of z",
 }
+VERIFIERS = ("cosine", "cosine_z")  # readers that are asked whether two clips are of one speaker
+MEASURE = {r: "eer" if r in VERIFIERS else "accuracy" for r in READERS}  # of a score, by its reader
+INTERVAL = {r: "eer_interval" if r in VERIFIERS else "interval" for r in READERS}
 
 
 @dataclass(frozen=True)
@@ -88,7 +96,7 @@ class Record:
     def table(self) -> str:
         """Accuracies beside both baselines, with intervals, as a table to print."""
         r, cost = self.recipe, self.cost
-        labels = r.method != "simclr"
+        labels = r.method in ("supervised", "supcon")
         seen = {
             "all": "all clips, no labels",
             "train": "the training clips only",
@@ -119,7 +127,9 @@ def write_whole(path: str | os.PathLike, text: str) -> None:
 
 
 def results_table(results: dict) -> str:
-    """Representations and readers with their accuracies and intervals, as a table to print."""
+    """Representations and readers with their scores and intervals, as a table to print."""
+    if any(reader in VERIFIERS for reader in results["trained"]):
+        return _verification_table(results)
     lines = [f"{'':46} accuracy   95 % interval   balanced   by patches   clips   folds"]
     for key, name in REPRESENTATIONS.items():
         for reader, got in results[key].items():
@@ -130,6 +140,22 @@ def results_table(results: dict) -> str:
                 f"{name + ', ' + READERS[reader]:46} {100 * got['accuracy']:6.2f} %   "
                 f"{100 * low:5.1f} to {100 * high:4.1f}   {100 * got['balanced']:6.2f} %    "
                 f"{100 * got['patch_weighted']:6.2f} %  {got['n']:6}   {shown}"
+            )
+    return "\n".join(lines)
+
+
+def _verification_table(results: dict) -> str:
+    lines = [
+        f"{'':38}  equal error   95 % (speakers)   minDCF   95 % (speakers)   trials   speakers"
+    ]
+    for key, name in REPRESENTATIONS.items():
+        for reader, got in results[key].items():
+            low, high = (100 * end for end in got["eer_interval"])
+            cheap, dear = got["min_dcf_interval"]
+            lines.append(
+                f"{name + ', ' + READERS[reader]:38}    {100 * got['eer']:6.2f} %   "
+                f"{low:5.1f} to {high:4.1f} %   {got['min_dcf']:6.3f}   {cheap:6.3f} to "
+                f"{dear:.3f}  {got['trials']:8}   {got['speakers']:8}"
             )
     return "\n".join(lines)
 
@@ -223,10 +249,15 @@ def method_name(recipe: Recipe) -> str:
     loss = recipe.loss
     first, mixed = {
         "simclr": ("NT-Xent", "ACL"),
+        "moco": ("MoCo", "MoCo + ACL"),
         "supervised": ("cross-entropy", "cross-entropy + angular margin"),
         "supcon": ("supervised contrastive", ""),  # one term: alpha is 1
     }[recipe.method]
-    return first if loss.alpha == 1 else f"{mixed}, alpha {loss.alpha:g}, {loss.reduction}"
+    name = first if loss.alpha == 1 else f"{mixed}, alpha {loss.alpha:g}, {loss.reduction}"
+    if loss.positive_margin:
+        kind = {"additive": "margin", "angular": "angular margin"}[loss.margin_kind]
+        name += f", {kind} {loss.positive_margin:g}"
+    return name if loss.symmetric else f"{name}, one way"
 
 
 def _distinct_names(records: Sequence[Record]) -> list[str]:
@@ -261,7 +292,7 @@ def _distinct_names(records: Sequence[Record]) -> list[str]:
 
 
 def over_seeds(records: Sequence[Record], *, reader: str = "linear") -> dict[str, dict]:
-    """Accuracies of the same method and protocol over seeds, and those of the baselines.
+    """Accuracies, or equal error rates, of a method and protocol over seeds, and of the baselines.
 
     The baselines come from the records that pretrained on all clips, where there are any.
 
@@ -280,7 +311,7 @@ def over_seeds(records: Sequence[Record], *, reader: str = "linear") -> dict[str
     lenient = [r for r in records if r.recipe.pretrain_on == "all"] or records
     groups: dict[str, list[tuple[Record, dict]]] = {}
     for record, method in zip(records, _distinct_names(records), strict=True):
-        verb = "pretrained" if record.recipe.method == "simclr" else "trained"
+        verb = "pretrained" if record.recipe.method in ("simclr", "moco") else "trained"
         name = f"{method}; {verb} on {record.recipe.pretrain_on}"
         if reader in record.results["trained"]:
             groups.setdefault(name, []).append((record, record.results["trained"][reader]))
@@ -292,12 +323,12 @@ def over_seeds(records: Sequence[Record], *, reader: str = "linear") -> dict[str
         groups |= {REPRESENTATIONS[key]: asked} if asked else {}
     rows = {}
     for name, group in groups.items():
-        values = [result["accuracy"] for _, result in group]
+        values = [result[MEASURE[reader]] for _, result in group]
         seconds = [r.cost["train_cpu_seconds"] / len(r.splits) for r, _ in group]
         rows[name] = {
             "per_seed": values,
             "mean": statistics.fmean(values),
-            "interval": seed_interval(values) if values[1:] else group[0][1]["interval"],
+            "interval": seed_interval(values) if values[1:] else group[0][1][INTERVAL[reader]],
             "train_cpu_seconds": statistics.fmean(seconds),
         }
     return rows
@@ -336,8 +367,8 @@ def compare(records: Sequence[Record], *, reader: str = "linear") -> list[dict]:
 
 
 def paired(
-    a: dict[int, Record],
-    b: dict[int, Record],
+    a: dict[Key, Record],
+    b: dict[Key, Record],
     *,
     reader: str = "linear",
     confidence: float = 0.95,
@@ -345,14 +376,15 @@ def paired(
     """Two methods on the same clips, seed by seed: is the second better?
 
     Args:
-        a, b: records of each method by seed; they share at least one seed.
+        a, b: records of each method by seed, or by arm and seed; they share at least one.
         reader: what asks the trained representations.
         confidence: of the intervals, between 0 and 1, exclusive.
 
     Returns:
-        seeds; per_seed (b - a of the accuracy of each); difference (their mean); interval (paired
-        bootstrap over sources of the clips' means over seeds); seed_interval (Student's over the
-        seeds, None for a single one); p (exact McNemar test by sources, one for each seed).
+        seeds; per_seed (b - a of the accuracy of each, or of its equal error rate); difference
+        (their mean); interval (paired bootstrap over sources of the clips' means over seeds);
+        seed_interval (Student's over the seeds, None for a single one); p (exact McNemar test by
+        sources, one for each seed; none of error rates).
 
     Raises:
         ValueError: no seed in common, or other clips.
@@ -362,6 +394,16 @@ def paired(
         raise ValueError(f"no seed in common: {sorted(a)} and {sorted(b)}")
     if any(a[s].corpus["fingerprint"] != b[s].corpus["fingerprint"] for s in seeds):
         raise ValueError("the two methods were asked about different clips")
+    if reader in VERIFIERS:
+        per_seed = [
+            b[s].results["trained"][reader]["eer"] - a[s].results["trained"][reader]["eer"]
+            for s in seeds
+        ]
+        # every record has drawn the same speakers, so that the gap of a resample is one of speakers
+        gap = _drawn(b, seeds, reader) - _drawn(a, seeds, reader)
+        tail = (1 - confidence) / 2
+        ends = gap.nanquantile(gap.new_tensor([tail, 1 - tail])).tolist()
+        return _pair(seeds, per_seed, ends, [], confidence)
     sides = [[_right(records[seed], reader) for seed in seeds] for records in (a, b)]
     per_seed, rows, sources, p = [], [], [], []
     for one, two, seed in zip(*sides, seeds, strict=True):
@@ -379,16 +421,25 @@ def paired(
         both = torch.cat(rows, dim=1)
         source = torch.cat([s + i * 1_000_000 for i, s in enumerate(sources)])
     _, low, high = paired_bootstrap(*both, groups=source, confidence=confidence)
+    return _pair(seeds, per_seed, [low, high], p, confidence)
+
+
+def _pair(seeds: list, per_seed: list, interval: list, p: list, confidence: float) -> dict:
+    ends = list(seed_interval(per_seed, confidence=confidence)) if per_seed[1:] else None
     return {
         "seeds": seeds,
         "per_seed": per_seed,
         "difference": statistics.fmean(per_seed),
-        "interval": [low, high],
-        "seed_interval": list(seed_interval(per_seed, confidence=confidence))
-        if per_seed[1:]
-        else None,
+        "interval": interval,
+        "seed_interval": ends,
         "p": p,
     }
+
+
+def _drawn(records: dict[Key, Record], seeds: list[Key], reader: str) -> Float[Tensor, " R"]:
+    """The equal error of every resample, the mean of some seeds' records."""
+    results = [records[seed].results["trained"][reader] for seed in seeds]
+    return torch.stack([unpack_rates(result["resampled"]) for result in results]).nanmean(0)
 
 
 def _right(record: Record, reader: str) -> Int[Tensor, " N"]:
@@ -429,10 +480,11 @@ def report(records: Sequence[Record]) -> str:
         mine = [r for r in records if r.corpus["fingerprint"] == fingerprint]
         for profile in sorted({r.recipe.profile for r in mine}):
             some = [r for r in mine if r.recipe.profile == profile]
-            for reader in ("linear", "knn", "classifier"):
+            for reader in ("linear", "knn", "classifier", *VERIFIERS):
                 if not any(reader in r.results["trained"] for r in some):
                     continue
                 title = f"{name}, {profile}, {READERS[reader]}"
+                title += ", equal error" * (reader in VERIFIERS)
                 lines.append(f"{title:60} seeds     mean   95 % interval")
                 for method, row in over_seeds(some, reader=reader).items():
                     low, high = row["interval"]

@@ -27,7 +27,8 @@ class Split:
 def evaluation_splits(corpus: Corpus, recipe: Recipe) -> list[Split]:
     """The folds of a corpus, or its official split; clips of one source never on both sides.
 
-    A corpus with neither is cut into five folds by source. A recipe's subsets ("clean", "noisy",
+    A corpus with neither is cut into five folds by source; one with `holdouts` has a split for each
+    of them. `recipe.splits` takes some. A recipe's subsets ("clean", "noisy",
     "noisy_small") are those of corpora that have them; elsewhere they are all training clips, and
     a share of those selects.
 
@@ -84,12 +85,27 @@ def evaluation_splits(corpus: Corpus, recipe: Recipe) -> list[Split]:
                 probe = probe & ~torch.isin(source, source[validate])
         return Split(name, *(everything[side] for side in (pool, validate, probe, test)))
 
+    def some(splits: list[Split]) -> list[Split]:
+        count = recipe.splits
+        if count > len(splits):
+            raise ValueError(
+                f"{corpus.name} has {len(splits)} splits; splits={count} asks for more"
+            )
+        return [splits[(count * recipe.seed + i) % len(splits)] for i in range(count)] or splits
+
+    if corpus.holdouts:
+        held = [
+            torch.tensor([clip.source in names for clip in corpus.clips])
+            for names in corpus.holdouts
+        ]
+        names = ["without " + " and ".join(some) for some in corpus.holdouts]
+        return some([split(name, ~test, test) for name, test in zip(names, held, strict=True)])
     if any(clip.split == "test" for clip in corpus.clips):
         train, test = (
             torch.tensor([clip.split == side for clip in corpus.clips])
             for side in ("train", "test")
         )
-        return [split("test", train, test)]
+        return some([split("test", train, test)])
     if corpus.folds:
         if without := [clip.path.name for clip in corpus.clips if clip.fold is None]:
             raise ValueError(
@@ -99,7 +115,7 @@ def evaluation_splits(corpus: Corpus, recipe: Recipe) -> list[Split]:
         fold = torch.tensor([clip.fold for clip in corpus.clips])
     else:
         fold = 1 + folds_by_group(source, 5)
-    return [split(f"fold {k}", fold != k, fold == k) for k in sorted(set(fold.tolist()))]
+    return some([split(f"fold {k}", fold != k, fold == k) for k in sorted(set(fold.tolist()))])
 
 
 @dataclass(frozen=True)

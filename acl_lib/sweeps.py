@@ -25,6 +25,7 @@ from filelock import FileLock, Timeout
 from .datasets import cache_dir, data_dir
 from .experiments import code_fingerprint, run, runs_dir
 from .grids import Cell, Grid, find
+from .repeated import is_current
 
 TRIES = 2  # of a run that fails; one whose worker dies goes on in another in any case
 ANSWER, WORKER = 15, 60  # seconds that a scheduler has to answer, and its first worker to come
@@ -49,7 +50,9 @@ def states(cells: Sequence[Cell]) -> list[str]:
     def state(cell: Cell) -> str:
         if cell.recipe:
             record = find(cell)
-            return "open" if record is None else "done" if record.code == code else "stale"
+            if record is None:
+                return "open"
+            return "done" if is_current(record, code) else "stale"
         if not cell.target.exists():
             return "open"
         stamp = nbformat.read(cell.target, as_version=4).metadata.get("acl")

@@ -19,12 +19,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from . import augment, checkpoints
 from .config import LossConfig, TrainConfig, ViewConfig
-from .losses import acl, supcon, supervised_acl
+from .losses import acl, angular_margin, queue_nt_xent, supcon, supervised_acl
 from .views import all_patches, draw_backgrounds, gather_patches, mix_back, random_patches
 
 Step = Callable[[Tensor], Tensor]  # ids of clips or patches (B,) -> loss ()
@@ -60,6 +61,10 @@ def autocast(precision: str, device: str | torch.device) -> torch.autocast:
 def augmentations(views: ViewConfig) -> augment.Compose:
     """The steps that a view configuration leaves on, in the order of the authors' code."""
     steps: list = []
+    if views.reverberation:
+        steps.append(augment.Reverberation(longest=views.reverberation))
+    if views.coloured_noise:
+        steps.append(augment.ColouredNoise(energy_ratio=views.coloured_noise))
     if views.crop_scale < 1:
         steps.append(augment.RandomResizedCrop(scale=(views.crop_scale, 1.0)))
     if views.compander < 1:
@@ -215,18 +220,23 @@ class SimCLRStep:
     loss: LossConfig
     precision: str = "auto"
     two_passes: bool = False
+    passed: float = 0.0  # share of the training, for the margin's schedule; `train` moves it on
 
     def __call__(self, clips: Int[Tensor, " B"]) -> Float[Tensor, ""]:
         z_i, z_j, h_i, h_j = self.views(clips)
+        loss = self.loss.at(self.passed)
         return acl(
             z_i,
             z_j,
             h_i,
             h_j,
-            alpha=self.loss.alpha,
-            temperature=self.loss.temperature,
-            margin=self.loss.margin,
-            reduction=self.loss.reduction,
+            alpha=loss.alpha,
+            temperature=loss.temperature,
+            margin=loss.margin,
+            reduction=loss.reduction,
+            positive_margin=loss.positive_margin,
+            margin_kind=loss.margin_kind,
+            symmetric=loss.symmetric,
         )
 
     def views(self, clips: Int[Tensor, " B"]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -238,6 +248,118 @@ class SimCLRStep:
                 return self.head(h_i), self.head(h_j), h_i, h_j
             h = self.encoder(x)
             return *self.head(h).chunk(2), *h.chunk(2)
+
+
+class KeyMemory(nn.Module):
+    """MoCo's other half: an encoder that follows the trained one, and its keys of older batches.
+
+    Source: He et al. 2020 (MoCo), algorithm 1. A queue for each direction, as in Lepage and Dehak's
+    code: keys of one view are negatives to queries of the other.
+
+    Args:
+        encoder, head: x -> h -> z; copied.
+        d: width of z.
+        queue: keys of each direction, Q; random directions until they are filled.
+        directions: 2 where both views are queries, else 1.
+        generator: draws the first keys.
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        head: nn.Module,
+        *,
+        d: int,
+        queue: int,
+        directions: int,
+        generator: torch.Generator,
+    ) -> None:
+        super().__init__()
+        self.encoder, self.head = (copy.deepcopy(part).train() for part in (encoder, head))
+        self.requires_grad_(False)
+        first = torch.randn(directions, queue, d, generator=generator, device=generator.device)
+        self.register_buffer("queue", F.normalize(first, dim=2))  # (V, Q, d), oldest first
+
+    @torch.no_grad()
+    def follow(self, encoder: nn.Module, head: nn.Module, momentum: float) -> None:
+        """Move every weight a step of 1 - momentum towards the trained one's."""
+        mine = [*self.encoder.parameters(), *self.head.parameters()]
+        theirs = [*encoder.parameters(), *head.parameters()]
+        torch._foreach_lerp_(mine, [p.detach() for p in theirs], 1 - momentum)
+
+    @torch.no_grad()
+    def push(self, k: Float[Tensor, "V B d"]) -> None:
+        """Put keys into the queues; the oldest leave."""
+        self.queue = torch.cat([self.queue, k], dim=1)[:, -self.queue.shape[1] :]
+
+
+@dataclass(kw_only=True)
+class MoCoStep(SimCLRStep):
+    """One step of momentum contrast: each query picks its key among the keys of older batches.
+
+    Both views are queries and keys, the mean of both directions is the loss; unless
+    `loss.symmetric` is off: then view i asks, and view j is its key. With `groups` BatchNorm sees a
+    part of the batch at a time, and the keys' parts are drawn anew, so that a query and its key
+    have not the same company.
+
+    Source: He et al. 2020 (MoCo), algorithm 1 and section 3.3; margin and symmetry as in Lepage and
+    Dehak 2024. The angular term of ACL, on the h of the queries, is ours.
+    """
+
+    memory: KeyMemory
+    momentum: float
+    groups: int = 1
+    generator: torch.Generator  # shuffles the keys
+
+    @property
+    def kept(self) -> list[nn.Module]:
+        """What a checkpoint holds besides the trained modules."""
+        return [self.memory]
+
+    def __call__(self, clips: Int[Tensor, " B"]) -> Float[Tensor, ""]:
+        x = self.pairs(clips).contiguous(memory_format=torch.channels_last)
+        loss, n = self.loss.at(self.passed), len(clips)
+        self.memory.follow(self.encoder, self.head, self.momentum)
+        k = self._keys(x if loss.symmetric else x[n:])
+        with autocast(self.precision, x.device):
+            asked = x if loss.symmetric else x[:n]
+            parts = [self.encoder(part) for part in asked.chunk(self.groups)]
+            h, q = torch.cat(parts), torch.cat([self.head(part) for part in parts])
+        k = k.view(-1, n, k.shape[1])  # (V, B, d): of view i and j, or of j alone
+        picks = [
+            queue_nt_xent(
+                query,
+                key,
+                queue,
+                temperature=loss.temperature,
+                margin=loss.positive_margin,
+                margin_kind=loss.margin_kind,
+            )
+            for query, key, queue in zip(
+                q.view(k.shape), k.flip(0), self.memory.queue.flip(0), strict=True
+            )
+        ]
+        self.memory.push(k)
+        first = sum(picks) / len(picks)
+        if not loss.symmetric:
+            return first
+        h_i, h_j = h.chunk(2)
+        second = angular_margin(h_i, h_j, margin=loss.margin, reduction=loss.reduction)
+        return loss.alpha * first + (1 - loss.alpha) * second
+
+    @torch.no_grad()
+    def _keys(self, x: Float[Tensor, "N 1 F P"]) -> Float[Tensor, "N d"]:
+        order = torch.arange(len(x), device=x.device)
+        if self.groups > 1:
+            order = torch.randperm(len(x), generator=self.generator, device=x.device)
+        with autocast(self.precision, x.device):
+            z = torch.cat(
+                [
+                    self.memory.head(self.memory.encoder(x[part]))
+                    for part in order.chunk(self.groups)
+                ]
+            )
+        return F.normalize(z.float(), dim=1)[order.argsort()]
 
 
 @dataclass(kw_only=True)
@@ -390,6 +512,8 @@ def train(
         trace = torch.zeros(batches, 2, device=pool.device)  # loss and gradient norm of each step
         for i, ids in enumerate(order[: batches * batch].split(batch)):
             run.optimizer.zero_grad(set_to_none=True)
+            if hasattr(step, "passed"):
+                step.passed = (len(run.loss) * batches + i) / (config.epochs * batches)
             loss = step(ids)
             loss.backward()
             trace[i, 0], trace[i, 1] = loss.detach(), _gradient_norm(modules)
@@ -417,7 +541,10 @@ class _Run:
         self.step, self.modules, self.config, self.generator = step, modules, config, generator
         self.optimizer, self.scheduler = make_optimizer(modules, config, steps)
         self.plateau = config.optimizer == "adam"
-        self.identity = {**asdict(config), "ids": ids, "modules": [str(m) for m in modules]}
+        self.kept = getattr(step, "kept", [])
+        named = {"modules": modules, "kept": self.kept}
+        texts = {name: [str(module) for module in some] for name, some in named.items()}
+        self.identity = {**asdict(config), "ids": ids, **texts}
         self.loss: list[float] = []
         self.scores: dict[int, float] = {}
         self.best: list[dict] = []  # the modules' states at the best score
@@ -449,6 +576,7 @@ class _Run:
             {
                 "identity": self.identity,
                 "modules": self._states(),
+                "kept": [module.state_dict() for module in self.kept],
                 "optimizer": self.optimizer.state_dict(),
                 "scheduler": self.scheduler.state_dict(),
                 "generator": self.generator.get_state(),
@@ -472,8 +600,9 @@ class _Run:
                 f"{path} belongs to another training (it differs in {', '.join(other)}): delete "
                 "it, or name another checkpoint"
             )
-        for module, saved in zip(self.modules, state["modules"], strict=True):
-            module.load_state_dict(saved)
+        for name, modules in (("modules", self.modules), ("kept", self.kept)):
+            for module, saved in zip(modules, state[name], strict=True):
+                module.load_state_dict(saved)
         self.optimizer.load_state_dict(state["optimizer"])
         self.scheduler.load_state_dict(state["scheduler"])
         self.generator.set_state(state["generator"].cpu())

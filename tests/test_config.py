@@ -7,6 +7,8 @@ import pytest
 
 from acl_lib import losses
 from acl_lib.config import (
+    FRONT_ENDS,
+    MARGIN_KINDS,
     OPTIMIZERS,
     PRECISIONS,
     PROFILES,
@@ -14,6 +16,7 @@ from acl_lib.config import (
     REDUCTIONS,
     LossConfig,
     MelConfig,
+    MoCoConfig,
     ProbeConfig,
     Recipe,
     SelectConfig,
@@ -41,9 +44,11 @@ WORDS = {
     "select_on": "clean",
     "solver": "sgd",
     "noise_kind": "out_of_vocabulary",
+    "margin_kind": "angular",
 }
 # a recipe that each of these settings goes with
 SUPERVISED = recipe("supervised", mix_back=0.0)
+MOCO = recipe("moco")
 
 
 def another(key, value):
@@ -58,6 +63,8 @@ def another(key, value):
 
 
 def base_of(key):
+    if key in ("queue", "key_momentum", "key_groups"):
+        return MOCO
     return SUPERVISED if key in ("network", "patches", "select_by") else Recipe()
 
 
@@ -148,6 +155,16 @@ def test_an_unknown_name_or_a_wrong_type_is_told_by_name(call, says):
         (LossConfig, {"temperature": 0.0}),
         (LossConfig, {"margin": 4.0}),
         (LossConfig, {"reduction": "sum"}),
+        (LossConfig, {"positive_margin": 2.0}),
+        (LossConfig, {"positive_margin": -0.1}),
+        (LossConfig, {"margin_kind": "arc"}),
+        (LossConfig, {"margin_warmup": 1.5}),
+        (MoCoConfig, {"queue": 0}),
+        (MoCoConfig, {"key_momentum": 1.0}),
+        (MoCoConfig, {"key_groups": 0}),
+        (ViewConfig, {"coloured_noise": 1.0}),
+        (ViewConfig, {"reverberation": -0.1}),
+        (Recipe, {"splits": -1}),
         (TrainConfig, {"batch": 1}),
         (TrainConfig, {"epochs": 0}),
         (TrainConfig, {"width": 4}),
@@ -193,7 +210,7 @@ def test_an_unknown_name_or_a_wrong_type_is_told_by_name(call, says):
         (SelectConfig, {"select_every": 0}),
         (SelectConfig, {"select_neighbours": 0}),
         (Recipe, {"seed": -1}),
-        (Recipe, {"method": "moco"}),
+        (Recipe, {"method": "byol"}),
         (Recipe, {"probe_on": "test"}),
         (Recipe, {"pretrain_on": "test"}),
     ],
@@ -214,6 +231,7 @@ def test_a_value_out_of_range_is_refused_before_any_work(part, settings):
 
 def test_the_words_are_those_that_the_work_understands():
     assert set(REDUCTIONS) == set(losses.REDUCTIONS)
+    assert set(MARGIN_KINDS) == set(losses.MARGIN_KINDS)
     assert [type(half_precision(word, "cpu")) for word in PRECISIONS] == [bool] * 3
     assert {made.optimizer for made in PROFILES.values()} <= set(OPTIMIZERS)
 
@@ -276,6 +294,13 @@ def test_json_without_a_setting_means_its_default():
         ),
         ("acl", {"optimizer": "adam"}, "optimizer='adam' needs select_by='knn' or 'loss'"),
         ("acl", {"two_passes": 1}, "two_passes must be True or False; got 1"),
+        ("supervised", {"positive_margin": 0.1}, "positive_margin does not go with"),
+        ("supcon", {"symmetric": False}, "symmetric does not go with method='supcon'"),
+        ("acl", {"queue": 9}, "queue, key_momentum and key_groups need method='moco'"),
+        ("moco_acl", {"symmetric": False}, "needs symmetric=True"),
+        ("moco", {"key_groups": 20}, "key_groups=20 needs a batch of 40"),
+        ("moco", {"two_passes": True}, "two_passes does not go with method='moco'"),
+        ("contrastive", {"margin_kind": "angular", "positive_margin": 3.2}, "3.142.*radians"),
     ],
 )
 def test_settings_that_mean_nothing_together_are_refused(name, settings, says):
@@ -332,3 +357,20 @@ def test_label_noise_that_cannot_be_is_refused(settings, says):
     foreign = {"label_noise": 0.4, "noise_kind": "out_of_vocabulary", "outside": 2}
     assert recipe("supervised", **foreign).labels.outside == 2
     assert recipe("supervised", outside=2).labels.label_noise == 0  # the same classes, right labels
+
+
+@pytest.mark.parametrize("corpus", FRONT_ENDS)
+def test_a_corpus_of_speech_has_a_front_end_and_a_recipe_may_say_otherwise(corpus):
+    made = recipe("nt_xent_am", corpus=corpus)
+    assert made.mel.n_mels == 40 and made.views.reverberation > 0
+    seconds = made.views.patch_frames * made.mel.hop_length / made.mel.sample_rate
+    assert seconds <= made.mel.min_seconds + 0.01  # a clip holds a patch
+    assert recipe("acl", corpus=corpus, n_mels=64).mel.n_mels == 64
+    assert recipe("acl").mel.n_mels == 96 and recipe("acl").views.reverberation == 0
+
+
+def test_a_margin_rises_over_its_share_of_the_training():
+    loss = LossConfig(positive_margin=0.2, margin_warmup=0.5)
+    assert loss.at(0.0).positive_margin == 0
+    assert loss.at(0.25).positive_margin == pytest.approx(0.1)
+    assert loss.at(0.5) == loss.at(1.0) == loss

@@ -2,8 +2,10 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+import soundfile
 import torch
 from tiny import write_corpus
 
@@ -231,16 +233,16 @@ def test_a_failed_run_leaves_no_record(tiny, monkeypatch):
     assert run(small(), progress=False).results["trained"]["linear"]["n"] == 12
 
 
-def test_the_code_of_a_record_is_that_of_the_modules_which_decide_numbers(tmp_path, monkeypatch):
+def test_the_code_of_a_record_is_that_of_the_modules_which_decide_numbers(tmp_path):
     (tmp_path / "datasets").mkdir()
     for name in experiments.CODE:
         (tmp_path / f"{name}.py").write_text(name)
-    monkeypatch.setattr(experiments, "__file__", str(tmp_path / "experiments.py"))
-    seen = {code_fingerprint()}
+    seen = {experiments._fingerprint_of(tmp_path)}
     for name in experiments.CODE:
         (tmp_path / f"{name}.py").write_text(f"{name}, changed")
-        seen.add(code_fingerprint())
+        seen.add(experiments._fingerprint_of(tmp_path))
     assert len(seen) == 1 + len(experiments.CODE)
+    assert code_fingerprint() == experiments._fingerprint_of(Path(experiments.__file__).parent)
 
 
 def test_what_only_a_reader_sees_does_not_change_the_fingerprint_and_all_else_does():
@@ -304,6 +306,15 @@ def test_a_record_names_the_vocabulary_and_hears_the_rest_as_foreign_sounds(tiny
         again["trained"]["linear"]["predictions"]
         == (record.results["trained"]["linear"]["predictions"])
     )
+
+
+def test_a_foreign_sound_that_changes_is_another_run(tiny, one_thread):
+    foreign = {"label_noise": 0.5, "noise_kind": "out_of_vocabulary", "outside": 1}
+    record = run(small("supervised", **foreign), progress=False)
+    soundfile.write(tiny.clips[0].path, 0.1 * torch.ones(9_000), 22_050)  # of the class outside
+    assert tiny.clips[0].label not in [tiny.classes.index(c) for c in record.corpus["classes"]]
+    other = run(small("supervised", **foreign), progress=False)
+    assert other.path != record.path and other.history != record.history
 
 
 def test_the_probe_of_a_recipe_is_the_one_that_is_fitted(tiny, monkeypatch):
@@ -378,6 +389,8 @@ def test_a_network_is_asked_about_sounds_it_never_heard(tiny, monkeypatch, tmp_p
     assert results["trained"]["linear"]["n"] == 18
     assert set(results["trained"]) == {"linear", "knn"}  # its classifier knows other classes
     assert len(results["untrained"]["linear"]["folds"]) == 3
+    misled = replace(record, recipe=small("supervised", label_noise=0.9))
+    assert probe(misled, corpus="abroad", progress=False) == results  # it spoiled those labels only
 
 
 def test_selection_keeps_the_epoch_with_the_best_score(tiny, one_thread):

@@ -10,10 +10,12 @@ import torch.nn.functional as F
 from tiny import memory_store, striped_store
 from torch import nn
 
-from acl_lib import augment, training
+from acl_lib import augment, losses, training
 from acl_lib.config import LossConfig, TrainConfig, ViewConfig
 from acl_lib.models import Classifier, ProjectionHead, ResNet18
 from acl_lib.training import (
+    KeyMemory,
+    MoCoStep,
     SimCLRStep,
     SupConStep,
     SupervisedStep,
@@ -388,6 +390,216 @@ def test_two_passes_give_batch_norm_one_view_at_a_time():
     assert torch.allclose(
         one, twice(torch.arange(6)), rtol=1e-5
     )  # no batch statistics, no difference
+
+
+# --- a margin that rises --------------------------------------------------------------------------
+
+
+def test_a_margin_rises_by_half_a_cosine_over_its_share_of_the_steps():
+    seen = []
+    loss = LossConfig(positive_margin=0.4, margin_warmup=0.5)
+
+    class Step:
+        passed = 0.0
+
+        def __init__(self):
+            self.w = nn.Parameter(torch.ones(()))
+
+        def __call__(self, ids):
+            seen.append(loss.at(self.passed).positive_margin)
+            return self.w**2
+
+    class Module(nn.Module):
+        def __init__(self, step):
+            super().__init__()
+            self.w = step.w
+
+    step = Step()
+    config = replace(QUICK, epochs=4, batch=6)
+    train(step, torch.arange(12), [Module(step)], config=config, generator=torch.Generator())
+    rise = [0.4 * (1 - math.cos(math.pi * k / 4)) / 2 for k in range(4)]
+    assert seen == pytest.approx([*rise, 0.4, 0.4, 0.4, 0.4])
+    assert LossConfig(positive_margin=0.4).at(0.0).positive_margin == 0.4
+
+
+def test_a_step_reckons_with_the_margin_of_its_moment():
+    encoder, head = ResNet18(8).eval(), ProjectionHead(64, 32, 32).eval()
+    x = torch.randn(12, 1, 32, 101)
+    loss = LossConfig(positive_margin=0.4, margin_warmup=0.5)
+    step = SimCLRStep(encoder, head, lambda clips: x, loss, "float32")
+    z_i, z_j, _, _ = step.views(torch.arange(6))
+    for passed, margin in ((0.0, 0.0), (0.25, 0.2), (0.5, 0.4), (0.9, 0.4)):
+        step.passed = passed
+        plain = losses.nt_xent_additive(z_i, z_j, temperature=0.2, margin=margin)
+        assert step(torch.arange(6)).item() == pytest.approx(plain.item(), rel=1e-5)
+
+
+# --- momentum contrast ----------------------------------------------------------------------------
+
+
+def moco(x, *, loss=None, queue=7, momentum=0.9, groups=1, train_mode=False, seed=0):
+    """A step on given views, with its encoder and head."""
+    torch.manual_seed(seed)
+    encoder, head = ResNet18(8), ProjectionHead(64, 32, 16)
+    loss = loss or LossConfig()
+    generator = torch.Generator().manual_seed(seed)
+    memory = KeyMemory(
+        encoder,
+        head,
+        d=16,
+        queue=queue,
+        directions=1 + loss.symmetric,
+        generator=generator,
+    )
+    for module in (encoder, head, memory):
+        module.train(train_mode)
+    return MoCoStep(
+        encoder,
+        head,
+        lambda clips: x,
+        loss,
+        "float32",
+        memory=memory,
+        momentum=momentum,
+        groups=groups,
+        generator=generator,
+    )
+
+
+@pytest.mark.parametrize("margin", [0.0, 0.2])
+def test_moco_asks_each_view_for_its_key_among_the_keys_of_the_other_views(margin):
+    """Against the equation in loops, with the queues as they were before the step."""
+    x = torch.randn(10, 1, 32, 101)
+    step = moco(x, loss=LossConfig(positive_margin=margin))
+    with torch.no_grad():
+        z = step.head(step.encoder(x))  # keys are those of a copy: the same
+        q_i, q_j = z.chunk(2)
+        before = step.memory.queue.clone()
+        there = naive.queued(q_i, q_j, before[1], margin, 0.2)
+        back = naive.queued(q_j, q_i, before[0], margin, 0.2)
+        assert step(torch.arange(5)).item() == pytest.approx(((there + back) / 2).item(), rel=1e-5)
+    k = F.normalize(z, dim=1).view(2, 5, 16)
+    assert torch.allclose(step.memory.queue, torch.cat([before[:, 5:], k], 1), atol=1e-6)
+    assert torch.allclose(step.memory.queue.norm(dim=2), torch.ones(2, 7))
+
+
+def test_one_way_asks_view_i_alone_and_remembers_view_j():
+    x = torch.randn(10, 1, 32, 101)
+    step = moco(x, loss=LossConfig(symmetric=False))
+    with torch.no_grad():
+        q_i, k_j = step.head(step.encoder(x)).chunk(2)
+        before = step.memory.queue.clone()
+        expected = naive.queued(q_i, k_j, before[0], 0.0, 0.2)
+        assert step(torch.arange(5)).item() == pytest.approx(expected.item(), rel=1e-5)
+    assert before.shape == (1, 7, 16)
+    assert torch.allclose(step.memory.queue[0, -5:], F.normalize(k_j, dim=1), atol=1e-6)
+
+
+def test_the_oldest_keys_leave_first_and_a_batch_may_fill_the_queue():
+    memory = moco(torch.randn(4, 1, 32, 101), queue=3).memory
+    for n in range(4):
+        memory.push(torch.full((2, 2, 16), float(n)))
+    assert memory.queue[0, :, 0].tolist() == [2.0, 3.0, 3.0]
+    memory.push(torch.stack([torch.arange(5.0)[:, None].expand(5, 16)] * 2))
+    assert memory.queue[1, :, 0].tolist() == [2.0, 3.0, 4.0]
+
+
+def test_the_key_encoder_follows_by_its_momentum_and_is_never_trained():
+    step = moco(torch.randn(8, 1, 32, 101), momentum=0.75, train_mode=True)
+    before = [p.clone() for p in step.memory.parameters()]
+    with torch.no_grad():
+        for p in (*step.encoder.parameters(), *step.head.parameters()):
+            p.add_(1.0)
+    step(torch.arange(4)).backward()
+    theirs = [*step.encoder.parameters(), *step.head.parameters()]
+    for old, new, other in zip(before, step.memory.parameters(), theirs, strict=True):
+        assert torch.allclose(new, 0.75 * old + 0.25 * other, atol=1e-6)
+        assert new.grad is None and other.grad is not None
+
+
+def test_the_angular_term_of_acl_goes_with_moco():
+    x = torch.randn(10, 1, 32, 101)
+    whole = moco(x, loss=LossConfig(alpha=0.3))(torch.arange(5))
+    first = moco(x)(torch.arange(5))
+    h_i, h_j = moco(x).encoder(x).chunk(2)
+    second = losses.angular_margin(h_i, h_j)
+    assert torch.allclose(whole, 0.3 * first + 0.7 * second, rtol=1e-5)
+
+
+def test_shuffled_groups_change_the_company_of_the_keys_and_nothing_else():
+    x = torch.randn(12, 1, 32, 101)
+    # without batch statistics groups make no difference: every key comes back to its place
+    alone, groups = (moco(x, groups=g) for g in (1, 3))
+    assert torch.allclose(alone(torch.arange(6)), groups(torch.arange(6)), rtol=1e-5)
+    assert torch.allclose(alone.memory.queue, groups.memory.queue, atol=1e-5)
+    seen = []
+    step = moco(x, groups=3, train_mode=True)
+    step.memory.encoder.register_forward_hook(lambda m, x, y: seen.append(x[0]))
+    step(torch.arange(6))
+    assert [len(part) for part in seen] == [4, 4, 4]
+    heard = torch.cat(seen)
+    assert not torch.equal(heard, x)
+    assert torch.equal(heard.flatten(1).sum(1).sort().values, x.flatten(1).sum(1).sort().values)
+
+
+def pretrain_moco(store, *, path=None, kill_at=None, epochs=3):
+    generator = seed_everything(0)
+    encoder, head = ResNet18(8), ProjectionHead(64, 32, 16)
+    memory = KeyMemory(encoder, head, d=16, queue=10, directions=2, generator=generator)
+    pool = torch.arange(CLIPS)
+    step = MoCoStep(
+        encoder,
+        head,
+        view_pairs(store, pool, views=ViewConfig(), generator=generator),
+        LossConfig(positive_margin=0.1, margin_warmup=0.5),
+        "float32",
+        memory=memory,
+        momentum=0.9,
+        groups=2,
+        generator=generator,
+    )
+
+    def on_epoch(epoch, loss):
+        if epoch == kill_at:
+            raise Killed
+
+    history = None
+    try:
+        history = train(
+            step,
+            pool,
+            [encoder, head],
+            config=replace(QUICK, epochs=epochs),
+            generator=generator,
+            on_epoch=on_epoch,
+            checkpoint=path,
+        )
+    except Killed:
+        pass
+    return history, encoder, head, memory
+
+
+def test_a_moco_training_taken_up_again_has_its_queue_and_its_key_encoder(tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0.0)
+    store = striped_store(CLIPS)
+    whole, encoder, _, memory = pretrain_moco(store)
+    for kill in (2, 3):
+        path = tmp_path / f"{kill}"
+        assert pretrain_moco(store, path=path, kill_at=kill)[0] is None
+        assert path.exists()
+        history, again, _, kept = pretrain_moco(store, path=path)
+        assert history.loss == whole.loss
+        for one, other in ((encoder, again), (memory, kept)):
+            states = zip(one.state_dict().values(), other.state_dict().values(), strict=True)
+            assert all(torch.equal(a, b) for a, b in states)
+
+
+def test_moco_brings_the_views_of_a_clip_together():
+    store, pool = striped_store(CLIPS), torch.arange(CLIPS)
+    torch.manual_seed(0)
+    before = closeness(ResNet18(8), ProjectionHead(64, 32, 16), store, pool)
+    _, encoder, head, _ = pretrain_moco(store, epochs=30)
+    assert closeness(encoder, head, store, pool) > before + 0.3
 
 
 # --- with labels ----------------------------------------------------------------------------------
