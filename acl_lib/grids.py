@@ -20,7 +20,7 @@ import yaml
 
 from . import config
 from .config import Recipe
-from .records import READERS, Record, paired
+from .records import MEASURE, READERS, Record, paired
 from .statistics import seed_interval
 
 KEYS = (
@@ -204,9 +204,9 @@ class Findings:
         return self.records.get((arm, condition), {})
 
     def values(self, arm: str, condition: str = "") -> list[float]:
-        """Share of the test clips that the grid's reader got right, for each seed."""
+        """Share of the test clips that the grid's reader got right, for each seed; or its EER."""
         records, reader = self.of(arm, condition).values(), self.grid.reader
-        return [record.results["trained"][reader]["accuracy"] for record in records]
+        return [record.results["trained"][reader][MEASURE[reader]] for record in records]
 
     def geometry(self, arm: str, condition: str, space: str, measure: str) -> list[float]:
         """How an arm's clips lie, for each seed; names as in `records.geometry`."""
@@ -255,16 +255,39 @@ class Findings:
                 rows[arm] = (pair["difference"], *pair[over])
         return rows
 
-    def pair(self, arm: str, condition: str = "", *, confidence: float = 0.95) -> dict:
+    def pair(
+        self, arm: str, condition: str = "", *, against: str = "", confidence: float = 0.95
+    ) -> dict:
         """An arm against the grid's baseline, seed by seed; see `records.paired`.
+
+        Args:
+            against: another arm, instead of the baseline.
 
         Raises:
             ValueError: no seed of both is there.
         """
-        plain = self.of(self.grid.baseline, condition)
+        plain = self.of(against or self.grid.baseline, condition)
         return paired(
             plain, self.of(arm, condition), reader=self.grid.reader, confidence=confidence
         )
+
+    def versus(self, condition: str, other: str, *, confidence: float = 0.95) -> dict:
+        """A condition against another one, the mean of all arms, seed by seed; as `pair`.
+
+        Raises:
+            ValueError: no seed of an arm is there in both.
+        """
+        sides = [
+            {(arm, seed): r for arm in self.grid.arms for seed, r in self.of(arm, c).items()}
+            for c in (other, condition)
+        ]
+        pair = paired(*sides, reader=self.grid.reader, confidence=confidence)
+        gaps: dict[int, list[float]] = {}
+        for (_, seed), gap in zip(pair["seeds"], pair["per_seed"], strict=True):
+            gaps.setdefault(seed, []).append(gap)
+        per_seed = [statistics.fmean(gaps[seed]) for seed in sorted(gaps)]
+        ends = list(seed_interval(per_seed, confidence=confidence)) if per_seed[1:] else None
+        return pair | {"seeds": sorted(gaps), "per_seed": per_seed, "seed_interval": ends}
 
 
 def find(cell: Cell) -> Record | None:

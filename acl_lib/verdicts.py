@@ -59,6 +59,20 @@ def decide(*intervals: Sequence[float]) -> str:
     return NOT if all(high < 0 for _, high in intervals) else UNCLEAR
 
 
+def of_errors(pair: dict) -> str:
+    """What a difference of error rates says, by the rule of `grids/additive_margin.yaml`.
+
+    Args:
+        pair: of `Findings.pair` or `Findings.versus`, with two seeds or more.
+
+    Returns:
+        "lowers the error" or "raises the error" where the intervals over seeds and over speakers
+        both lie on one side of 0, else "not distinguishable".
+    """
+    word = decide(pair["seed_interval"], pair["interval"])
+    return {HELD: "raises the error", NOT: "lowers the error"}.get(word, UNCLEAR)
+
+
 def verdicts(
     folder: str | os.PathLike, *, records: str | os.PathLike | None = None
 ) -> list[Verdict]:

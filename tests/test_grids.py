@@ -5,11 +5,14 @@ from pathlib import Path
 
 import nbformat
 import pytest
+import torch
 
 from acl_lib import config
 from acl_lib.config import Recipe, recipe
-from acl_lib.grids import Grid, find, flat, label
+from acl_lib.grids import Findings, Grid, find, flat, label
 from acl_lib.records import Record
+from acl_lib.statistics import seed_interval
+from acl_lib.verification import pack_rates
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMITTED = sorted((ROOT / "grids").glob("*.yaml"))
@@ -275,6 +278,50 @@ def test_a_parameter_that_a_notebook_lacks_is_refused_by_name(write, notebook):
     notebook.unlink()
     with pytest.raises(FileNotFoundError, match=r"page.ipynb is not there: `notebook` is relative"):
         Grid.read(write(NOTEBOOK))
+
+
+VOICES = """question: Is it so?
+recipe: nt_xent_am
+settings: {corpus: synthetic_speakers}
+arms: {without: {positive_margin: 0.0}, with: {positive_margin: 0.1}, warm: {temperature: 0.5}}
+conditions: {both: {}, one: {symmetric: false}}
+baseline: without
+reader: cosine
+seeds: [0, 1, 2]
+"""
+
+
+def test_error_rates_are_paired_by_arm_and_by_condition(write):
+    draw = torch.Generator().manual_seed(0)
+    path, eer = write(VOICES), {}
+    for cell in Grid.read(path).cells:
+        rates = torch.rand(200, generator=draw, dtype=torch.double)
+        eer[cell.arm, cell.condition, cell.seed] = rates
+        got = {"eer": rates.mean().item(), "resampled": pack_rates(rates)}
+        corpus = {"fingerprint": "f"}
+        written(cell, results={"trained": {"cosine": got}}, corpus=corpus)
+    found = Findings.read(path)
+
+    def gap(one, other, seeds=(0, 1, 2)):
+        return torch.stack([eer[*one, seed] - eer[*other, seed] for seed in seeds]).mean(0)
+
+    def ends(gaps, confidence):
+        tail = torch.tensor([(1 - confidence) / 2, (1 + confidence) / 2], dtype=torch.double)
+        return pytest.approx(gaps.quantile(tail).tolist(), abs=1e-4)
+
+    pair = found.pair("warm", "one", against="with", confidence=0.9)
+    gaps = gap(("warm", "one"), ("with", "one"))
+    assert pair["difference"] == pytest.approx(gaps.mean().item())
+    assert pair["interval"] == ends(gaps, 0.9)
+
+    pair = found.versus("one", "both", confidence=0.8)
+    each = [gap((arm, "one"), (arm, "both"), [s]) for s in range(3) for arm in found.grid.arms]
+    each = torch.stack(each).view(3, 3, -1).mean(1)  # seed by seed, the mean over the arms
+    assert pair["seeds"] == [0, 1, 2]
+    assert pair["per_seed"] == pytest.approx(each.mean(1).tolist())
+    assert pair["interval"] == ends(each.mean(0), 0.8)
+    assert pair["seed_interval"] == pytest.approx(seed_interval(pair["per_seed"], confidence=0.8))
+    assert pair["difference"] == pytest.approx(each.mean().item())
 
 
 # --- the grids of this project --------------------------------------------------------------------

@@ -104,6 +104,18 @@ def test_a_loss_that_is_worse_did_not_hold_and_seeds_alone_do_not_decide():
     assert judge.decide((0.01, 0.03), (0.001, 0.05)) == HELD
 
 
+def test_an_error_is_lowered_by_both_intervals_or_not_at_all():
+    below, across, above = [-0.03, -0.01], [-0.01, 0.01], [0.01, 0.03]
+    for seeds, speakers, said in (
+        (below, below, "lowers the error"),
+        (above, above, "raises the error"),
+        (below, across, UNCLEAR),
+        (across, above, UNCLEAR),
+        (below, above, UNCLEAR),
+    ):
+        assert judge.of_errors({"seed_interval": seeds, "interval": speakers}) == said
+
+
 def test_most_classes_gain_and_the_weakest_most(made):
     weak = [i for i in range(N) if Y[i] < 4]
 
