@@ -271,14 +271,18 @@ def check(corpus: str, profile: str) -> None:
     """Refuse a name that would only fail inside a notebook.
 
     Raises:
-        ValueError: if the profile or the corpus is unknown.
+        ValueError: if the profile or the corpus is unknown, or the corpus asks about speakers.
         CorpusNotFoundError: if the corpus is not on this machine.
     """
     config.profile(profile)
     if corpus != "synthetic":  # that one is made, not found
         from .datasets import open_corpus  # it imports torch
 
-        open_corpus(corpus)
+        if open_corpus(corpus).task != "classification":
+            raise ValueError(
+                f"{corpus} asks who speaks, and the pages ask which class a sound is of: choose "
+                f"another corpus, or `acl run nt_xent_am --corpus {corpus}`"
+            )
 
 
 def setup(app) -> dict:

@@ -4,6 +4,7 @@ import ast
 import os
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import nbformat
@@ -238,6 +239,15 @@ def test_names_that_lead_nowhere_are_told_before_anything_runs(
     project("01_a", notebook("print(corpus)", parameters='corpus = "synthetic"'))
     assert publish.main(arguments) == 2
     assert message in capsys.readouterr().err
+    assert not publish.COPIES.exists()
+
+
+def test_a_corpus_of_speakers_is_no_corpus_for_the_pages(project, capsys, monkeypatch):
+    voices = types.SimpleNamespace(task="verification")
+    monkeypatch.setattr("acl_lib.datasets.open_corpus", lambda name: voices)
+    project("01_a", notebook("print(corpus)", parameters='corpus = "synthetic"'))
+    assert publish.main(["--corpus", "fsdd"]) == 2
+    assert "`acl run nt_xent_am --corpus fsdd`" in capsys.readouterr().err
     assert not publish.COPIES.exists()
 
 

@@ -1,11 +1,13 @@
 """Corpora of speakers: who is tested is never trained on; files in the layouts of the real ones."""
 
 import os
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import soundfile
 import torch
+from tiny import write_corpus
 
 from acl_lib.config import recipe
 from acl_lib.datasets import (
@@ -18,7 +20,7 @@ from acl_lib.datasets import (
 )
 from acl_lib.datasets.base import data_dir
 from acl_lib.datasets.voices import make_utterance, make_voice
-from acl_lib.experiments import load_network, run
+from acl_lib.experiments import load_network, probe, run
 from acl_lib.features import LogMel
 from acl_lib.ledger import ledger
 from acl_lib.records import Record, paired, report
@@ -267,3 +269,16 @@ def test_a_network_of_moco_is_found_again(few):
     network = load_network(record)
     assert network.head is not None
     assert run(small("moco_am"), progress=False).path == record.path
+
+
+def test_a_network_of_voices_is_asked_about_sounds_and_the_other_way_round(few, tmp_path):
+    write_corpus(tmp_path / "sounds")
+    sounds = f"folder:{tmp_path / 'sounds' / 'clips.csv'}"
+    of_voices = run(small("nt_xent_am"), progress=False)
+    classes = probe(of_voices, corpus=sounds, progress=False)
+    assert set(classes["trained"]) == {"linear", "knn"}
+    assert classes["trained"]["linear"]["n"] == 12
+    of_sounds = run(replace(small("contrastive"), corpus=sounds), progress=False)
+    pairs = probe(of_sounds, corpus="synthetic_speakers", progress=False)
+    assert set(pairs["trained"]) == {"cosine", "cosine_z"}
+    assert pairs["trained"]["cosine"]["trials"] == 66
