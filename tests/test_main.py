@@ -199,7 +199,7 @@ def test_a_recipe_file_is_run_and_a_bad_one_refused_by_key(capsys, sixty, tmp_pa
     assert (got.loss.alpha, got.seed, got.train.batch, got.name) == (0.6, 2, 16, "acl")
     capsys.readouterr()
     for text, says in (
-        ('{"loss": {"tau": 1}}', "unknown ['tau']; allowed ['alpha', 'margin', 'reduction'"),
+        ('{"loss": {"tau": 1}}', "unknown ['tau']; allowed ['alpha', 'margin', 'margin_kind'"),
         ('{"loss": {"alpha": "much"}}', "alpha must be a finite number; got 'much'"),
         ('{"loss": {"alpha": NaN}}', "alpha must be a finite number; got nan"),
         ('{"loss": {"alpha": 7}}', "need alpha in [0, 1]"),
