@@ -13,7 +13,7 @@ import itertools
 import json
 import statistics
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import yaml
@@ -137,16 +137,16 @@ class Grid:
             if twin is not cell:
                 one, two = (", ".join(filter(None, [c.arm, c.condition])) for c in (twin, cell))
                 raise ValueError(f"{one!r} and {two!r} are one and the same run, {cell.name}")
-        baseline, reader = values.get("baseline") or next(iter(arms)), values.get("reader")
+        baseline = values.get("baseline") or next(iter(arms))
         if baseline not in arms:
             raise ValueError(f"baseline {baseline!r} is no arm; there are {list(arms)}")
-        if reader not in (None, *READERS):
-            raise ValueError(f"unknown reader {reader!r}; there are {', '.join(READERS)}")
+        reader = values.get("reader") or "linear"
+        _check_reader(reader)
         return cls(
             name=path.stem,
             cells=tuple(cells.values()),
             baseline=baseline,
-            reader=reader or "linear",
+            reader=reader,
             **{k: values.get(k) or "" for k in ("question", "rule", "detectable", "cost")},
         )
 
@@ -189,6 +189,15 @@ class Findings:
         """What is known of a grid, from its records or those of another folder."""
         grid = Grid.read(path, records=records)
         return cls(grid, grid.found())
+
+    def with_reader(self, reader: str) -> Findings:
+        """The same runs, their trained representation read by another of `records.READERS`.
+
+        Raises:
+            ValueError: there is no such reader.
+        """
+        _check_reader(reader)
+        return replace(self, grid=replace(self.grid, reader=reader))
 
     @property
     def made(self) -> int:
@@ -354,6 +363,11 @@ def _mapping(path: Path) -> dict:
     if ("recipe" in values) == ("notebook" in values):
         raise ValueError("a grid runs a recipe or a notebook: one of them")
     return values
+
+
+def _check_reader(reader: object) -> None:
+    if reader not in READERS:
+        raise ValueError(f"unknown reader {reader!r}; there are {', '.join(READERS)}")
 
 
 def _seeds(given: object) -> list[int]:

@@ -298,8 +298,9 @@ def test_error_rates_are_paired_by_arm_and_by_condition(write):
         rates = torch.rand(200, generator=draw, dtype=torch.double)
         eer[cell.arm, cell.condition, cell.seed] = rates
         got = {"eer": rates.mean().item(), "resampled": pack_rates(rates)}
-        corpus = {"fingerprint": "f"}
-        written(cell, results={"trained": {"cosine": got}}, corpus=corpus)
+        of_z = {"eer": got["eer"] / 2, "resampled": pack_rates(rates / 2)}
+        corpus, both = {"fingerprint": "f"}, {"cosine": got, "cosine_z": of_z}
+        written(cell, results={"trained": both}, corpus=corpus)
     found = Findings.read(path)
 
     def gap(one, other, seeds=(0, 1, 2)):
@@ -313,6 +314,12 @@ def test_error_rates_are_paired_by_arm_and_by_condition(write):
     gaps = gap(("warm", "one"), ("with", "one"))
     assert pair["difference"] == pytest.approx(gaps.mean().item())
     assert pair["interval"] == ends(gaps, 0.9)
+
+    halves = found.with_reader("cosine_z").pair("warm", "one", against="with")
+    assert halves["difference"] == pytest.approx(pair["difference"] / 2)
+    assert found.grid.reader == "cosine"
+    with pytest.raises(ValueError, match="unknown reader 'ear'"):
+        found.with_reader("ear")
 
     pair = found.versus("one", "both", confidence=0.8)
     each = [gap((arm, "one"), (arm, "both"), [s]) for s in range(3) for arm in found.grid.arms]
