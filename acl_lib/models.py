@@ -20,7 +20,7 @@ class ResNet18(nn.Module):
 
     def __init__(self, width: int = 64):
         super().__init__()
-        self.conv1 = nn.Conv2d(1, width, kernel_size=7, stride=2, padding=3, bias=False)
+        self.conv1 = StridedConv2d(1, width, kernel_size=7, stride=2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
         self.maxpool = nn.MaxPool2d(kernel_size=3, stride=2, padding=1)
         self.layer1 = _stage(width, width, stride=1)
@@ -44,7 +44,8 @@ class BasicBlock(nn.Module):
 
     def __init__(self, channels_in: int, channels: int, stride: int):
         super().__init__()
-        self.conv1 = nn.Conv2d(channels_in, channels, 3, stride, padding=1, bias=False)
+        convolution = StridedConv2d if stride > 1 else nn.Conv2d
+        self.conv1 = convolution(channels_in, channels, 3, stride, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(channels)
         self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(channels)
@@ -58,6 +59,20 @@ class BasicBlock(nn.Module):
         shortcut = x if self.downsample is None else self.downsample(x)
         x = F.relu(self.bn1(self.conv1(x)), inplace=True)
         return F.relu(self.bn2(self.conv2(x)) + shortcut, inplace=True)
+
+
+class StridedConv2d(nn.Conv2d):
+    """A padded convolution of stride 2 that is right on inputs of one or two frames, too.
+
+    In bfloat16 on a processor, oneDNN 3.10 (of torch 2.11) makes their outputs, or the gradient of
+    the weights, out of memory that is not theirs: other numbers in every run, now and then NaN.
+    With zeros to their right they are three frames or more, and the first output is the same.
+    """
+
+    def forward(self, x: Float[Tensor, "B c F P"]) -> Float[Tensor, "B c2 F2 P2"]:
+        if x.shape[-1] > 2:
+            return super().forward(x)
+        return super().forward(F.pad(x, (0, 4)))[..., :1]
 
 
 def _stage(channels_in: int, channels: int, stride: int) -> nn.Sequential:

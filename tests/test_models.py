@@ -1,9 +1,17 @@
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from acl_lib.models import BaselineCNN, LinearClassifier, ProjectionHead, ResNet18
+from acl_lib.models import (
+    BaselineCNN,
+    LinearClassifier,
+    ProjectionHead,
+    ResNet18,
+    StridedConv2d,
+)
 from acl_lib.released import load_released_features, released_dir
 
 
@@ -168,3 +176,34 @@ def test_baseline_cnn_drops_units_in_training_only_and_takes_other_patches():
     torch.manual_seed(0)
     assert not torch.equal(model(x)[0], model(x)[0])
     assert torch.equal(model.eval()(x)[0], model(x)[0])
+
+
+@pytest.mark.parametrize("frames", [1, 2, 3, 9, 16, 17, 25, 32, 33])
+def test_half_precision_reads_its_own_memory_only(frames):
+    """Short patches, down to one frame before the last stages: see `StridedConv2d`."""
+    torch.manual_seed(0)
+    network = ResNet18(16).to(memory_format=torch.channels_last)
+    exact = copy.deepcopy(network).double()
+    x = torch.randn(32, 1, 40, frames)
+    slope = torch.randn(32, 128)
+    wanted = exact(x.double())
+    wanted.backward(slope.double())
+    strided = [n for n, m in network.named_modules() if isinstance(m, StridedConv2d)]
+    assert len(strided) == 4
+    for _ in range(3):
+        network.zero_grad()
+        litter()
+        with torch.autocast("cpu", torch.bfloat16):
+            h = network(x.contiguous(memory_format=torch.channels_last))
+        litter()
+        h.backward(slope)
+        assert (h - wanted).norm() < 0.06 * wanted.norm()
+        for name in strided:
+            got, right = (n.get_submodule(name).weight.grad for n in (network, exact))
+            assert (got - right).norm() < right.norm()
+
+
+def litter():
+    """Fill memory that is given back at once, so that whoever reads it unasked reads this."""
+    for size in 4 * [1 << 12, 1 << 14, 1 << 15, 1 << 16, 1 << 17, 1 << 18]:
+        torch.full((size,), 3.0, dtype=torch.bfloat16)
