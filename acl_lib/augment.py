@@ -235,7 +235,7 @@ class Reverberation:
 class ColouredNoise:
     r"""Add a steady noise in power, tilted over the bands: a fan, a street, a hiss.
 
-    .. math:: \log_{10}\left[10^{x_{ft}} + n_{ft}\right], \quad
+    .. math:: x'_{ft} = \log_{10}\left[10^{x_{ft}} + n_{ft}\right] \\
               \log_{10} n_{ft} = c + s f / F + 0.15\,\varepsilon_{ft}
 
     The tilt s ~ U(-2, 1) per example, in log10 power from the lowest band to the highest; c makes
