@@ -12,6 +12,11 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from .blockwise import log_sum_exp_of_others, shortfall_sum
+
+# From so many rows on, the sums over pairs are made tile by tile: less memory, and less time.
+BLOCKWISE_ROWS = 4096
+
 # A shorter row has no direction: it counts as 0, at right angles to every row that has one, and
 # receives no gradient, which the division by its norm would make larger than 1e6.
 SHORTEST_ROW = 1e-6
@@ -70,7 +75,7 @@ def nt_xent(
         ValueError: if temperature <= 0, the shapes differ, or B < 2 (no negatives).
     """
     _check_options(temperature=temperature)
-    return F.cross_entropy(*_partner_choice(z_i, z_j, temperature))
+    return _pick_partner(z_i, z_j, temperature)
 
 
 def nt_xent_one_way(
@@ -95,7 +100,7 @@ def nt_xent_one_way(
         ValueError: if temperature <= 0, the shapes differ, or B < 2 (no negatives).
     """
     _check_options(temperature=temperature)
-    return F.cross_entropy(*_one_way_choice(z_i, z_j, temperature))
+    return _pick_partner_one_way(z_i, z_j, temperature)
 
 
 def nt_xent_additive(
@@ -123,8 +128,7 @@ def nt_xent_additive(
         ValueError: if temperature <= 0, margin is outside [0, 2), the shapes differ, or B < 2.
     """
     _check_options(temperature=temperature, additive=margin)
-    logits, partner = _partner_choice(z_i, z_j, temperature)
-    return _margin_cross_entropy(logits, partner, margin / temperature)
+    return _pick_partner(z_i, z_j, temperature, margin)
 
 
 def nt_xent_additive_one_way(
@@ -150,8 +154,7 @@ def nt_xent_additive_one_way(
         ValueError: as `nt_xent_additive` does.
     """
     _check_options(temperature=temperature, additive=margin)
-    logits, partner = _one_way_choice(z_i, z_j, temperature)
-    return _margin_cross_entropy(logits, partner, margin / temperature)
+    return _pick_partner_one_way(z_i, z_j, temperature, margin)
 
 
 def nt_xent_angular(
@@ -181,9 +184,8 @@ def nt_xent_angular(
         ValueError: if temperature <= 0, margin is outside [0, pi), the shapes differ, or B < 2.
     """
     _check_options(temperature=temperature, angular=margin)
-    logits, partner = _partner_choice(z_i, z_j, temperature)
-    toll = _angular_toll(pair_angles(z_i, z_j), margin) / temperature
-    return _margin_cross_entropy(logits, partner, toll.repeat(2))
+    toll = _angular_toll(pair_angles(z_i, z_j), margin)
+    return _pick_partner(z_i, z_j, temperature, toll)
 
 
 def nt_xent_angular_one_way(
@@ -208,9 +210,8 @@ def nt_xent_angular_one_way(
         ValueError: as `nt_xent_angular` does.
     """
     _check_options(temperature=temperature, angular=margin)
-    logits, partner = _one_way_choice(z_i, z_j, temperature)
-    toll = _angular_toll(pair_angles(z_i, z_j), margin) / temperature
-    return _margin_cross_entropy(logits, partner, toll)
+    toll = _angular_toll(pair_angles(z_i, z_j), margin)
+    return _pick_partner_one_way(z_i, z_j, temperature, toll)
 
 
 def contrastive(
@@ -287,11 +288,16 @@ def queue_nt_xent(
             f"the queue must have a shape (K, {q.shape[1]}) with K >= 1, got {tuple(queue.shape)}: "
             f"one negative in each row"
         )
-    u = _unit(q) / temperature
-    positive = (u * _unit(k)).sum(1, keepdim=True)  # (B, 1)
-    logits = torch.cat([positive, _product(u, _unit(queue))], dim=1)  # (B, 1 + K)
-    first = torch.zeros(len(q), dtype=torch.long, device=q.device)
+    u, v = _unit(q), _unit(queue)
     toll = margin if margin_kind == "additive" else _angular_toll(pair_angles(q, k), margin)
+    if len(u) + len(v) >= BLOCKWISE_ROWS:
+        nobody, every = torch.full_like(q[:, 0], -1).long(), torch.zeros_like(queue[:, 0]).long()
+        others = log_sum_exp_of_others(u, nobody, (v, every), temperature=temperature)
+        return _cross_entropy_against((u * _unit(k)).sum(1) - toll, others, temperature)
+    u = u / temperature
+    positive = (u * _unit(k)).sum(1, keepdim=True)  # (B, 1)
+    logits = torch.cat([positive, _product(u, v)], dim=1)  # (B, 1 + K)
+    first = torch.zeros(len(q), dtype=torch.long, device=q.device)
     return _margin_cross_entropy(logits, first, toll / temperature)
 
 
@@ -321,6 +327,8 @@ def supcon(
     _check_options(temperature=temperature)
     _check_labels(z, y)
     z = _unit(z)
+    if len(z) >= BLOCKWISE_ROWS:
+        return _supcon_of_many(z, y, temperature)
     logits = _product(z / temperature, z)  # (N, N)
     logits.fill_diagonal_(-torch.inf)
     positive = (y[:, None] == y).fill_diagonal_(False)
@@ -363,9 +371,9 @@ def angular_margin(
     _check_pair(h_i, h_j, at_least=2)
     clips = len(h_i)
     u = _unit(torch.cat([h_i, h_j]))
-    same_clip = torch.eye(clips, dtype=torch.bool, device=u.device).repeat(2, 2)
+    clip = torch.arange(clips, device=u.device).repeat(2)
     positive = _angles(u[:clips], u[clips:]).square().mean()  # both orders have this mean
-    negative = _shortfalls(u, same_clip, margin).sum() / (2 * clips * (2 * clips - 2))
+    negative = _shortfalls(u, clip, margin) / (2 * clips * (2 * clips - 2))
     w_positive, w_negative = {
         "paper_scaled": (2 * 128 / 25, 2 * 128 * (2 * 128 - 2) / 25),
         "paper_code": (2 * clips / 25, 2 * clips * (2 * clips - 2) / 25),
@@ -410,7 +418,7 @@ def supervised_angular_margin(
     same_class = y[:, None] == y
     first, second = same_class.triu(1).nonzero(as_tuple=True)  # every pair of a class, once
     positive = 2 * _angles(u[first], u[second]).square().sum()  # in both orders
-    negative = _shortfalls(u, same_class, margin).sum()
+    negative = _shortfalls(u, y, margin)
     pairs, positives = len(h) * (len(h) - 1), 2 * len(first)
     w_positive, w_negative = {
         "paper_scaled": (64 * 63 / 50 / pairs, 64 * 63 / 50 / pairs),
@@ -519,32 +527,72 @@ def _product(u: Float[Tensor, "N d"], v: Float[Tensor, "M d"]) -> Float[Tensor, 
         return u @ v.T
 
 
-def _partner_choice(
-    z_i: Float[Tensor, "B d"], z_j: Float[Tensor, "B d"], temperature: float
-) -> tuple[Float[Tensor, "2*B 2*B"], Int[Tensor, "2*B"]]:
-    """Logits of every view over the others, and the place of its partner."""
+def _pick_partner(
+    z_i: Float[Tensor, "B d"],
+    z_j: Float[Tensor, "B d"],
+    temperature: float,
+    toll: float | Float[Tensor, "B"] = 0.0,
+) -> Float[Tensor, ""]:
+    """Every view picks its partner out of the others, after a toll is taken off their cosine."""
     _check_pair(z_i, z_j, at_least=2)
-    z = _unit(torch.cat([z_i, z_j]))
+    z, clips = _unit(torch.cat([z_i, z_j])), len(z_i)
+    if len(z) >= BLOCKWISE_ROWS:
+        clip = torch.arange(clips, device=z.device).repeat(2)
+        others = log_sum_exp_of_others(z, clip, temperature=temperature)
+        positive = (z[:clips] * z[clips:]).sum(1) - toll
+        return _cross_entropy_against(positive.repeat(2), others, temperature)
     logits = _product(z / temperature, z)
     logits.fill_diagonal_(-torch.inf)  # no view picks itself
-    return logits, torch.arange(len(z), device=z.device).roll(len(z_i))
+    partner = torch.arange(len(z), device=z.device).roll(clips)
+    both = toll.repeat(2) if isinstance(toll, Tensor) else toll
+    return _margin_cross_entropy(logits, partner, both / temperature)
 
 
-def _one_way_choice(
-    z_i: Float[Tensor, "B d"], z_j: Float[Tensor, "B d"], temperature: float
-) -> tuple[Float[Tensor, "B B"], Int[Tensor, "B"]]:
-    """Logits of every view i over the views j, and the place of its partner."""
+def _pick_partner_one_way(
+    z_i: Float[Tensor, "B d"],
+    z_j: Float[Tensor, "B d"],
+    temperature: float,
+    toll: float | Float[Tensor, "B"] = 0.0,
+) -> Float[Tensor, ""]:
+    """Every view i picks its partner out of the views j, after a toll is taken off their cosine."""
     _check_pair(z_i, z_j, at_least=2)
-    logits = _product(_unit(z_i) / temperature, _unit(z_j))
-    return logits, torch.arange(len(z_i), device=z_i.device)
+    u, v = _unit(z_i), _unit(z_j)
+    clip = torch.arange(len(u), device=u.device)
+    if 2 * len(u) >= BLOCKWISE_ROWS:
+        others = log_sum_exp_of_others(u, clip, (v, clip), temperature=temperature)
+        return _cross_entropy_against((u * v).sum(1) - toll, others, temperature)
+    return _margin_cross_entropy(_product(u / temperature, v), clip, toll / temperature)
 
 
 def _margin_cross_entropy(
     logits: Float[Tensor, "N M"], y: Int[Tensor, "N"], toll: float | Float[Tensor, "N"]
 ) -> Float[Tensor, ""]:
     """Cross-entropy after a toll, in units of the logits, is taken off the right ones."""
-    logits[torch.arange(len(y), device=y.device), y] -= toll
+    if isinstance(toll, Tensor) or toll:
+        logits[torch.arange(len(y), device=y.device), y] -= toll
     return F.cross_entropy(logits, y)
+
+
+def _cross_entropy_against(
+    right: Float[Tensor, "N"], others: Float[Tensor, "N"], temperature: float
+) -> Float[Tensor, ""]:
+    """Cross-entropy of a cosine against the log of the sum of the others."""
+    lead = others - right / temperature
+    return torch.logaddexp(lead, torch.zeros_like(lead)).mean()  # softplus, at all sizes
+
+
+def _supcon_of_many(
+    z: Float[Tensor, "N d"], y: Int[Tensor, "N"], temperature: float
+) -> Float[Tensor, ""]:
+    """`supcon`, whose positives need no N x N: their cosines add up to one with the class's sum."""
+    every = torch.arange(len(z), device=z.device)
+    others = log_sum_exp_of_others(z, every, temperature=temperature)
+    _, of = y.unique(return_inverse=True)
+    sums = z.new_zeros(int(of.max()) + 1, z.shape[1]).index_add(0, of, z)
+    positives = of.bincount()[of] - 1  # (N,)
+    cosines = (z * sums[of]).sum(1) - z.square().sum(1)  # with all positives
+    per_anchor = others - cosines / temperature / positives.clamp(min=1)
+    return per_anchor[positives > 0].sum() / (positives > 0).sum().clamp(min=1)
 
 
 def _angular_toll(theta: Float[Tensor, "N"], margin: float) -> Float[Tensor, "N"]:
@@ -559,10 +607,14 @@ def _angles(u: Float[Tensor, "N d"], v: Float[Tensor, "N d"]) -> Float[Tensor, "
 
 
 def _shortfalls(
-    u: Float[Tensor, "N d"], same: Bool[Tensor, "N N"], margin: float
-) -> Float[Tensor, "N N"]:
+    u: Float[Tensor, "N d"], who: Int[Tensor, "N"], margin: float
+) -> Float[Tensor, ""]:
+    """Squared shortfalls from the margin, of all ordered pairs that are not of one kind."""
+    if len(u) >= BLOCKWISE_ROWS:
+        return shortfall_sum(u, who, margin=margin, cosine_limit=COSINE_LIMIT)
     theta = torch.acos(_product(u, u).clamp(-COSINE_LIMIT, COSINE_LIMIT))
-    return F.relu(margin - theta).square().masked_fill_(same, 0)  # `same` holds the diagonal
+    same = who[:, None] == who  # with the diagonal
+    return F.relu(margin - theta).square().masked_fill(same, 0).sum()
 
 
 def _check_pair(x_i: Tensor, x_j: Tensor, at_least: int) -> None:

@@ -1,0 +1,123 @@
+"""The losses of a large batch, tile by tile, are those of the whole matrix."""
+
+import math
+
+import pytest
+import torch
+
+from acl_lib import blockwise, losses
+
+B, D, K = 7, 5, 11
+Y = torch.tensor([0, 1, 1, 5, 0, 1, 2, 5, 0, 1, 3, 3, 1, 0])
+FORMS = {
+    "nt_xent": lambda a, b: losses.nt_xent(a, b, temperature=0.2),
+    "one way": lambda a, b: losses.nt_xent_one_way(a, b, temperature=0.02),
+    "additive": lambda a, b: losses.nt_xent_additive(a, b, temperature=0.03, margin=0.1),
+    "additive one way": lambda a, b: losses.nt_xent_additive_one_way(
+        a, b, temperature=0.2, margin=0.4
+    ),
+    "angular": lambda a, b: losses.nt_xent_angular(a, b, temperature=0.2, margin=0.3),
+    "angular one way": lambda a, b: losses.nt_xent_angular_one_way(
+        a, b, temperature=0.2, margin=0.3
+    ),
+    "queue": lambda a, b: losses.queue_nt_xent(a, b, queue(a), temperature=0.1, margin=0.2),
+    "supcon": lambda a, b: losses.supcon(torch.cat([a, b]), Y, temperature=0.2),
+    "margin": lambda a, b: losses.angular_margin(a, b, margin=1.2),
+    "wide margin": lambda a, b: losses.angular_margin(a, b, margin=3.1, reduction="mean"),
+    "margin of classes": lambda a, b: losses.supervised_angular_margin(
+        torch.cat([a, b]), Y, margin=1.2
+    ),
+}
+
+
+def queue(like):
+    return torch.randn(K, D, generator=torch.Generator().manual_seed(3)).to(like)
+
+
+def views(seed, spread=1.0, dtype=torch.double):
+    draw = torch.Generator().manual_seed(seed)
+    x = 1 + spread * torch.randn(2, B, D, generator=draw, dtype=torch.double)
+    return x.to(dtype).requires_grad_()
+
+
+def value_and_slope(form, x):
+    value = form(*x)
+    return value.detach(), torch.autograd.grad(value, x)[0]
+
+
+@pytest.fixture
+def in_tiles(monkeypatch):
+    def of(rows):
+        monkeypatch.setattr(losses, "BLOCKWISE_ROWS", 2)
+        monkeypatch.setattr(blockwise, "TILE", {"cpu": rows})
+
+    return of
+
+
+@pytest.mark.parametrize("tile", [1, 3, 7, 14, 100])
+@pytest.mark.parametrize("spread", [1.0, 0.2])  # apart; nearly all pairs within the margin
+@pytest.mark.parametrize("name", FORMS)
+def test_tiles_give_the_value_and_the_gradient_of_the_whole(name, spread, tile, in_tiles):
+    x = views(0, spread)
+    whole, slope = value_and_slope(FORMS[name], x)
+    in_tiles(tile)
+    got, got_slope = value_and_slope(FORMS[name], x)
+    assert got.item() == pytest.approx(whole.item(), rel=1e-12)
+    torch.testing.assert_close(got_slope, slope, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_in_float32_to_six_digits(name, in_tiles):
+    exact, slope = value_and_slope(FORMS[name], views(1))
+    in_tiles(4)
+    got, got_slope = value_and_slope(FORMS[name], views(1, dtype=torch.float))
+    assert got.item() == pytest.approx(exact.item(), rel=1e-6)
+    assert (got_slope - slope).norm() <= 2e-6 * slope.norm()
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_gradients_are_those_of_finite_differences(name, in_tiles):
+    in_tiles(3)
+    assert torch.autograd.gradcheck(FORMS[name], tuple(views(2).detach().requires_grad_()))
+
+
+def test_a_margin_of_nothing_is_nt_xent_bit_for_bit_in_tiles_too(in_tiles):
+    in_tiles(4)
+    x = views(4, dtype=torch.float)
+    assert losses.nt_xent(*x, temperature=0.2) == losses.nt_xent_additive(
+        *x, temperature=0.2, margin=0.0
+    )
+
+
+def test_duplicates_among_the_negatives_are_bounded_in_tiles_too(in_tiles):
+    x = torch.ones(2, B, D).requires_grad_()
+    whole, slope = value_and_slope(FORMS["margin"], x)
+    in_tiles(4)
+    got, got_slope = value_and_slope(FORMS["margin"], x)
+    assert got == pytest.approx(whole.item(), rel=1e-6)
+    assert slope.norm() == got_slope.norm() == 0
+
+
+def test_a_row_that_sees_nobody_sees_nothing():
+    u = torch.eye(3)
+    seen = blockwise.log_sum_exp_of_others(u, torch.zeros(3).long(), temperature=1.0)
+    assert seen.tolist() == [-math.inf] * 3
+
+
+def test_under_autocast_nothing_is_rounded(in_tiles):
+    in_tiles(4)
+    x = views(5, dtype=torch.float)
+    for form in FORMS.values():
+        value, slope = value_and_slope(form, x)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            again = form(*x)
+            slope_again = torch.autograd.grad(again, x)[0]
+        assert again == value and torch.equal(slope_again, slope)
+
+
+def test_the_gradient_cannot_be_taken_twice_by_mistake(in_tiles):
+    in_tiles(4)
+    x = views(6)
+    (slope,) = torch.autograd.grad(FORMS["nt_xent"](*x), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        slope.sum().backward()
