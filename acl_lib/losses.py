@@ -5,14 +5,15 @@ Losses divide every row by its norm themselves, so h and z may come with any nor
 float32 (float64 stays float64) under any autocast: half precision rounds cosines near 1.
 """
 
+import functools
 import math
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from .blockwise import log_sum_exp_of_others, shortfall_sum
+from .blockwise import by_blocks, log_sum_exp_of_others, of_partners, shortfall_sum
 
 # From so many rows on, the sums over pairs are made tile by tile: less memory, and less time.
 BLOCKWISE_ROWS = 4096
@@ -184,8 +185,7 @@ def nt_xent_angular(
         ValueError: if temperature <= 0, margin is outside [0, pi), the shapes differ, or B < 2.
     """
     _check_options(temperature=temperature, angular=margin)
-    toll = _angular_toll(pair_angles(z_i, z_j), margin)
-    return _pick_partner(z_i, z_j, temperature, toll)
+    return _pick_partner(z_i, z_j, temperature, margin, "angular")
 
 
 def nt_xent_angular_one_way(
@@ -293,7 +293,7 @@ def queue_nt_xent(
     if len(u) + len(v) >= BLOCKWISE_ROWS:
         nobody, every = torch.full_like(q[:, 0], -1).long(), torch.zeros_like(queue[:, 0]).long()
         others = log_sum_exp_of_others(u, nobody, (v, every), temperature=temperature)
-        return _cross_entropy_against((u * _unit(k)).sum(1) - toll, others, temperature)
+        return _cross_entropy_against(_cosines(u, _unit(k)) - toll, others, temperature)
     u = u / temperature
     positive = (u * _unit(k)).sum(1, keepdim=True)  # (B, 1)
     logits = torch.cat([positive, _product(u, v)], dim=1)  # (B, 1 + K)
@@ -370,9 +370,11 @@ def angular_margin(
     _check_options(margin=margin, reduction=reduction)
     _check_pair(h_i, h_j, at_least=2)
     clips = len(h_i)
-    u = _unit(torch.cat([h_i, h_j]))
+    u = torch.cat([_unit(h_i), _unit(h_j)])
     clip = torch.arange(clips, device=u.device).repeat(2)
-    positive = _angles(u[:clips], u[clips:]).square().mean()  # both orders have this mean
+    large = len(u) >= BLOCKWISE_ROWS
+    angle = of_partners(u)[1] if large else _angles(u[:clips], u[clips:])
+    positive = angle.square().mean()  # both orders have this mean
     negative = _shortfalls(u, clip, margin) / (2 * clips * (2 * clips - 2))
     w_positive, w_negative = {
         "paper_scaled": (2 * 128 / 25, 2 * 128 * (2 * 128 - 2) / 25),
@@ -516,6 +518,17 @@ def _wide(x: Tensor) -> Tensor:
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
+def _row_by_row(f):
+    """Of a large batch, what a function makes between its rows and its result is not kept."""
+
+    @functools.wraps(f)
+    def rows(*x: Float[Tensor, "N d"]) -> Float[Tensor, "N ..."]:
+        return by_blocks(f, *x) if 2 * len(x[0]) >= BLOCKWISE_ROWS else f(*x)
+
+    return rows
+
+
+@_row_by_row
 def _unit(x: Float[Tensor, "N d"]) -> Float[Tensor, "N d"]:
     x = _wide(x)
     norm = torch.linalg.vector_norm(x, dim=1, keepdim=True)
@@ -531,21 +544,27 @@ def _pick_partner(
     z_i: Float[Tensor, "B d"],
     z_j: Float[Tensor, "B d"],
     temperature: float,
-    toll: float | Float[Tensor, "B"] = 0.0,
+    margin: float = 0.0,
+    kind: str = "additive",
 ) -> Float[Tensor, ""]:
-    """Every view picks its partner out of the others, after a toll is taken off their cosine."""
+    """Every view picks its partner out of the others, against a margin."""
     _check_pair(z_i, z_j, at_least=2)
-    z, clips = _unit(torch.cat([z_i, z_j])), len(z_i)
-    if len(z) >= BLOCKWISE_ROWS:
+    clips, toll = len(z_i), margin
+    large = 2 * clips >= BLOCKWISE_ROWS
+    if kind == "angular" and not large:
+        toll = _angular_toll(pair_angles(z_i, z_j), margin).repeat(2)
+    z = torch.cat([_unit(z_i), _unit(z_j)])
+    if large:
+        cosine, angle = of_partners(z)
+        if kind == "angular":
+            toll = _angular_toll(angle, margin)
         clip = torch.arange(clips, device=z.device).repeat(2)
         others = log_sum_exp_of_others(z, clip, temperature=temperature)
-        positive = (z[:clips] * z[clips:]).sum(1) - toll
-        return _cross_entropy_against(positive.repeat(2), others, temperature)
+        return _cross_entropy_against((cosine - toll).repeat(2), others, temperature)
     logits = _product(z / temperature, z)
     logits.fill_diagonal_(-torch.inf)  # no view picks itself
     partner = torch.arange(len(z), device=z.device).roll(clips)
-    both = toll.repeat(2) if isinstance(toll, Tensor) else toll
-    return _margin_cross_entropy(logits, partner, both / temperature)
+    return _margin_cross_entropy(logits, partner, toll / temperature)
 
 
 def _pick_partner_one_way(
@@ -560,7 +579,7 @@ def _pick_partner_one_way(
     clip = torch.arange(len(u), device=u.device)
     if 2 * len(u) >= BLOCKWISE_ROWS:
         others = log_sum_exp_of_others(u, clip, (v, clip), temperature=temperature)
-        return _cross_entropy_against((u * v).sum(1) - toll, others, temperature)
+        return _cross_entropy_against(_cosines(u, v) - toll, others, temperature)
     return _margin_cross_entropy(_product(u / temperature, v), clip, toll / temperature)
 
 
@@ -584,15 +603,17 @@ def _cross_entropy_against(
 def _supcon_of_many(
     z: Float[Tensor, "N d"], y: Int[Tensor, "N"], temperature: float
 ) -> Float[Tensor, ""]:
-    """`supcon`, whose positives need no N x N: their cosines add up to one with the class's sum."""
+    """`supcon`, whose positives need no N x N: a class's cosines add up to its sum's square."""
     every = torch.arange(len(z), device=z.device)
     others = log_sum_exp_of_others(z, every, temperature=temperature)
     _, of = y.unique(return_inverse=True)
-    sums = z.new_zeros(int(of.max()) + 1, z.shape[1]).index_add(0, of, z)
-    positives = of.bincount()[of] - 1  # (N,)
-    cosines = (z * sums[of]).sum(1) - z.square().sum(1)  # with all positives
-    per_anchor = others - cosines / temperature / positives.clamp(min=1)
-    return per_anchor[positives > 0].sum() / (positives > 0).sum().clamp(min=1)
+    size = of.bincount()
+    sums = z.new_zeros(len(size), z.shape[1]).index_add(0, of, z)
+    alone = z.new_zeros(len(size)).index_add(0, of, _cosines(*[z.detach()] * 2))  # 1 or 0 each
+    cosines = (sums.square().sum(1) - alone) / (size - 1).clamp(min=1)  # of a class's anchors
+    anchors = size[of] > 1
+    total = others[anchors].sum() - cosines.sum() / temperature
+    return total / anchors.sum().clamp(min=1)
 
 
 def _angular_toll(theta: Float[Tensor, "N"], margin: float) -> Float[Tensor, "N"]:
@@ -601,14 +622,18 @@ def _angular_toll(theta: Float[Tensor, "N"], margin: float) -> Float[Tensor, "N"
     return torch.where(theta <= math.pi - margin, within, margin * math.sin(margin))
 
 
+@_row_by_row
+def _cosines(u: Float[Tensor, "N d"], v: Float[Tensor, "N d"]) -> Float[Tensor, "N"]:
+    return (u * v).sum(1)
+
+
+@_row_by_row
 def _angles(u: Float[Tensor, "N d"], v: Float[Tensor, "N d"]) -> Float[Tensor, "N"]:
     chord, cochord = torch.linalg.vector_norm(u - v, dim=1), torch.linalg.vector_norm(u + v, dim=1)
     return 2 * torch.atan2(chord, cochord)
 
 
-def _shortfalls(
-    u: Float[Tensor, "N d"], who: Int[Tensor, "N"], margin: float
-) -> Float[Tensor, ""]:
+def _shortfalls(u: Float[Tensor, "N d"], who: Int[Tensor, "N"], margin: float) -> Float[Tensor, ""]:
     """Squared shortfalls from the margin, of all ordered pairs that are not of one kind."""
     if len(u) >= BLOCKWISE_ROWS:
         return shortfall_sum(u, who, margin=margin, cosine_limit=COSINE_LIMIT)

@@ -1,12 +1,17 @@
 """The losses of a large batch, tile by tile, are those of the whole matrix."""
 
+import json
 import math
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
 
 from acl_lib import blockwise, losses
 
+BENCHMARK = Path(__file__).parents[1] / "benchmarks" / "large_batches.py"
 B, D, K = 7, 5, 11
 Y = torch.tensor([0, 1, 1, 5, 0, 1, 2, 5, 0, 1, 3, 3, 1, 0])
 FORMS = {
@@ -121,3 +126,50 @@ def test_the_gradient_cannot_be_taken_twice_by_mistake(in_tiles):
     (slope,) = torch.autograd.grad(FORMS["nt_xent"](*x), x, create_graph=True)
     with pytest.raises(RuntimeError, match="once_differentiable"):
         slope.sum().backward()
+
+
+def test_views_that_nearly_coincide_keep_their_digits_in_tiles_too(in_tiles):
+    x = views(7)[0].detach()
+    near = x + 1e-6 * views(8)[0].detach()
+    exact, slope = value_and_slope(FORMS["margin"], torch.stack([x, near]).requires_grad_())
+    in_tiles(4)
+    single = torch.stack([x, near]).requires_grad_()
+    got, got_slope = value_and_slope(FORMS["margin"], single)
+    assert got.item() == pytest.approx(exact.item(), rel=1e-12)
+    torch.testing.assert_close(got_slope, slope, rtol=1e-6, atol=1e-12)
+
+
+@pytest.mark.parametrize("views_are", ["equal", "opposite", "zero"])
+def test_partners_without_a_slope_get_none(views_are, in_tiles):
+    x = views(9).detach()
+    x[1] = {"equal": x[0], "opposite": -x[0], "zero": torch.zeros_like(x[0])}[views_are]
+    whole, slope = value_and_slope(FORMS["angular"], x.requires_grad_())
+    in_tiles(3)
+    got, got_slope = value_and_slope(FORMS["angular"], x)
+    assert got.item() == pytest.approx(whole.item(), rel=1e-12)
+    torch.testing.assert_close(got_slope, slope, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("rows", [losses.BLOCKWISE_ROWS - 2, losses.BLOCKWISE_ROWS])
+def test_large_batches_are_taken_in_tiles_without_being_told(rows, monkeypatch):
+    calls = []
+    for name in ("log_sum_exp_of_others", "shortfall_sum"):
+        kept = getattr(blockwise, name)
+        monkeypatch.setattr(
+            losses, name, lambda *a, kept=kept, **k: calls.append(kept) or kept(*a, **k)
+        )
+    z = torch.randn(2, rows // 2, 4)
+    losses.acl(*z, *z, alpha=0.3, temperature=0.2)
+    losses.supcon(z.flatten(0, 1), torch.arange(rows) % 3, temperature=0.2)
+    assert len(calls) == (3 if rows >= losses.BLOCKWISE_ROWS else 0)
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="asks Linux for the peak")
+@pytest.mark.parametrize("form", ["nt_xent_angular", "angular_margin", "supcon"])
+def test_16384_rows_of_512_take_less_than_200_mb(form):
+    call = [form, "tiles", "tight", "16384", "512"]
+    told = subprocess.run(
+        [sys.executable, BENCHMARK, "--call", *call], check=True, capture_output=True, text=True
+    )
+    extra = json.loads(told.stdout)["extra_mb"]
+    assert 4e-6 * 16384 * 512 < extra < 200  # the gradient alone is 34

@@ -6,11 +6,13 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "acl_lib"
-LEAVES = "config datasets augment models losses metrics statistics checkpoints".split()
+LEAVES = "config datasets augment models metrics statistics checkpoints".split()
 TABLE = {
     **{name: set() for name in [*LEAVES, "figures", "projection", "listen", "__init__"]},
     "features": {"datasets"},
     "views": set(),
+    "blockwise": set(),
+    "losses": {"blockwise"},
     "training": {"config", "losses", "checkpoints", "views", "augment", "models"},
     "probing": {"config", "features", "views", "metrics", "models", "training"},
     "splits": {"config", "datasets", "probing"},
@@ -18,7 +20,7 @@ TABLE = {
     "records": {"config", "metrics", "statistics", "verification"},
     "experiments": {
         *LEAVES,
-        *"features views training probing splits records verification".split(),
+        *"losses features views training probing splits records verification".split(),
     },
     "grids": {"config", "records", "statistics"},
     "repeated": {"records"},
