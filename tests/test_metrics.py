@@ -447,11 +447,13 @@ def test_cosines_of_200_000_rows_are_what_counting_says():
 
 
 MEMORY = """
-import resource, torch
+import torch
 from acl_lib import metrics
 torch.set_num_threads(1)
 h, y = torch.randn({n}, 64), torch.arange({n}) % 20
-peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+def peak():
+    status = open("/proc/self/status").read()
+    return int(status.split("VmHWM:")[1].split()[0]) / 1024
 metrics.{name}(h[:300], *[y[:300]] * {labelled})  # libraries load at the first call
 before = peak()
 metrics.{name}(h, *[y] * {labelled})
@@ -462,12 +464,15 @@ print(peak() - before)
 @pytest.mark.parametrize("measure", [uniformity, class_gap], ids=lambda f: f.__name__)
 def test_many_rows_take_a_multiple_of_their_own_memory(measure):
     """20,000 rows of 64 are 10 MB in double precision, and 3,200 MB if all pairs are kept."""
-    pytest.importorskip("resource", reason="only Unix says what a process took at most")
+    if not os.path.exists("/proc/self/status"):
+        pytest.skip("only Linux tells the highest memory of a process")
     code = MEMORY.format(n=20_000, name=measure.__name__, labelled=int(measure in LABELLED))
     env = dict(os.environ, OMP_NUM_THREADS="1")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env)
     assert done.returncode == 0, done.stderr
-    assert float(done.stdout) < 150  # MB; three copies of the rows, six arrays of 8 MB
+    assert 5 < float(done.stdout) < 150, (
+        done.stdout
+    )  # MB; three copies of the rows, six arrays of 8 MB
 
 
 class Largest(TorchFunctionMode):
