@@ -14,8 +14,9 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-# `uniformity` takes as many rows at a time as make this number of pairs: arrays of 8 MiB, which a
-# cache holds, whatever the number of rows.
+# `uniformity` takes this number of pairs at a time: arrays of 8 MiB, which a cache holds, whatever
+# the number of rows. Up to 4096 rows, some rows with all others; beyond, 256 with 4096, because a
+# few rows against all would read all of them again and again.
 PAIRS_AT_ONCE = 2**20
 
 
@@ -266,18 +267,23 @@ def uniformity(h: Float[Tensor, "N d"], *, t: float = 2.0) -> Float[Tensor, ""]:
         raise ValueError(f"need t > 0 and at least 2 rows, got {t} and {len(h)}")
     u = _unit(h)
     squares = t * u.square().sum(1)
-    rows = max(1, PAIRS_AT_ONCE // len(u))
-    logs = []
-    for start in range(0, len(u), rows):
-        first, others = slice(start, start + rows), slice(start, None)  # earlier pairs are done
-        potentials = 2 * t * u[first] @ u[others].T  # becomes -t |u_i - u_j|^2, in place
-        potentials -= squares[first, None]
-        potentials -= squares[others]
-        size = len(potentials)
-        seen = torch.ones(size, size, dtype=torch.bool, device=u.device).tril()  # j <= i
-        potentials[:, :size].masked_fill_(seen, -torch.inf)
-        logs.append(potentials.flatten().logsumexp(0))
-    return torch.stack(logs).logsumexp(0) - math.log(len(u) * (len(u) - 1) / 2)
+    rows = max(1, math.isqrt(PAIRS_AT_ONCE) // 4, PAIRS_AT_ONCE // len(u))
+    columns = PAIRS_AT_ONCE // rows
+    tiles = -(-len(u) // rows), -(-len(u) // columns)
+    # made first: numbers kept between the large arrays would hold their memory apart
+    logs = u.new_full(tiles, -torch.inf)
+    for i, top in enumerate(range(0, len(u), rows)):
+        for j, left in enumerate(range(top, len(u), columns)):  # earlier pairs are done
+            first, others = slice(top, top + rows), slice(left, left + columns)
+            potentials = 2 * t * u[first] @ u[others].T  # becomes -t |u_i - u_j|^2, in place
+            potentials -= squares[first, None]
+            potentials -= squares[others]
+            if left == top:
+                size = len(potentials)
+                seen = torch.ones(size, size, dtype=torch.bool, device=u.device).tril()  # j <= i
+                potentials[:, :size].masked_fill_(seen, -torch.inf)
+            logs[i, j] = potentials.flatten().logsumexp(0)
+    return logs.flatten().logsumexp(0) - math.log(len(u) * (len(u) - 1) / 2)
 
 
 @torch.no_grad()

@@ -1,4 +1,4 @@
-"""Every benchmark of speed, one after the other: step, log-mel, augmentation, losses, explorers.
+"""Every benchmark of speed, one after the other; that of a GPU where there is one.
 
 python benchmarks/all.py
 """
@@ -7,7 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-for name in ("step", "log_mel", "augment", "losses", "explorers"):
+import torch
+
+names = ["step", "log_mel", "augment", "losses", "metrics", "explorers"]
+for name in names + ["gpu_protocol"] * torch.cuda.is_available():
     print(f"\n== {name}", flush=True)
     script = Path(__file__).with_name(f"{name}.py")
     if code := subprocess.run([sys.executable, script]).returncode:

@@ -1,39 +1,72 @@
-"""How the benchmarks measure: process CPU time of one thread, contenders in turn, the least wins.
+"""How the benchmarks measure: process CPU time of one thread, contenders in turn, round by round.
 
 CPU time and the least of several rounds are what an unquiet machine disturbs least; contenders
-take turns, so that a disturbance meets all of them. Ratios carry over between machines.
+take turns, so that a disturbance meets all of them. A ratio is taken within a round, and comes with
+its spread over the rounds; ratios carry over between machines.
 """
 
 import json
 import os
 import platform
+import resource
+import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
 
 
+def spent_cpu_seconds() -> float:
+    """CPU seconds of this process, and of the worker processes that it started and saw end."""
+    ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.process_time() + ended.ru_utime + ended.ru_stime
+
+
 def cpu_seconds(step: Callable[[], object], *, at_least: float = 0.05) -> float:
     """CPU seconds of one call, averaged over as many calls as fill `at_least` seconds."""
-    calls, started = 0, time.process_time()
-    while (spent := time.process_time() - started) < at_least:
+    calls, started = 0, spent_cpu_seconds()
+    while (spent := spent_cpu_seconds() - started) < at_least:
         step()
         calls += 1
     return spent / calls
+
+
+def cpu_seconds_by_round(
+    contenders: dict[str, Callable[[], object]], *, rounds: int, at_least: float = 0.05
+) -> dict[str, list[float]]:
+    """CPU seconds per call of each contender in each round; in a round all have their turn."""
+    for step in contenders.values():
+        step()  # first calls allocate
+    seconds = {name: [] for name in contenders}
+    for _ in range(rounds):
+        for name, step in contenders.items():
+            seconds[name].append(cpu_seconds(step, at_least=at_least))
+    return seconds
 
 
 def least_cpu_seconds(
     contenders: dict[str, Callable[[], object]], *, rounds: int, at_least: float = 0.05
 ) -> dict[str, float]:
     """Least CPU seconds per call of each contender over the rounds."""
-    least = dict.fromkeys(contenders, float("inf"))
-    for step in contenders.values():
-        step()  # first calls allocate
-    for _ in range(rounds):
-        for name, step in contenders.items():
-            least[name] = min(least[name], cpu_seconds(step, at_least=at_least))
-    return least
+    seconds = cpu_seconds_by_round(contenders, rounds=rounds, at_least=at_least)
+    return {name: min(some) for name, some in seconds.items()}
+
+
+def ratio_with_spread(theirs: Sequence[float], ours: Sequence[float]) -> dict[str, float]:
+    """How many times as long they take: median, least and most over the rounds, and their number.
+
+    Args:
+        theirs, ours: seconds, round by round; a round of the one is divided by the same of the
+            other.
+    """
+    by_round = [a / b for a, b in zip(theirs, ours, strict=True)]
+    return {
+        "median": round(statistics.median(by_round), 3),
+        "min": round(min(by_round), 3),
+        "max": round(max(by_round), 3),
+        "rounds": len(by_round),
+    }
 
 
 def machine() -> dict[str, object]:

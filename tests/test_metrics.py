@@ -2,6 +2,9 @@
 
 import functools
 import math
+import os
+import subprocess
+import sys
 
 import naive
 import pytest
@@ -387,12 +390,89 @@ def test_a_row_of_zeros_has_a_cosine_of_0_and_stays_at_the_centre():
     assert uniformity(nothing).item() == pytest.approx(0, abs=1e-15)
 
 
-@pytest.mark.parametrize("pairs", [1, 40, 41, 200, 1599, 1600, 10**6])
+@pytest.mark.parametrize("pairs", [1, 20, 40, 41, 200, 400, 1599, 1600, 10**6])
 def test_uniformity_does_not_depend_on_the_block(monkeypatch, pairs):
     h, _ = rows()
     value = naive.uniformity(h, 2)
     monkeypatch.setattr(metrics, "PAIRS_AT_ONCE", pairs)
     torch.testing.assert_close(uniformity(h), value)
+
+
+def crowds(*sizes, d=8):
+    """Rows of all norms along a few axes, shuffled, so many along each; and the axis of each."""
+    axis = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes))
+    generator = torch.Generator().manual_seed(2)
+    axis = axis[torch.randperm(len(axis), generator=generator)]
+    norms = 0.1 + torch.rand(len(axis), 1, generator=generator)
+    return norms * torch.eye(d)[axis], axis
+
+
+@pytest.mark.parametrize("t", [0.5, 2.0, 30.0])
+def test_uniformity_of_20_000_rows_is_what_counting_says(t):
+    """Rows of one axis are equal, of two at a squared distance of 2: the pairs can be counted."""
+    sizes = [1, 9, 1990, 5000, 13_000]
+    n = sum(sizes)
+    pairs, alike = math.comb(n, 2), sum(math.comb(size, 2) for size in sizes)
+    expected = math.log((alike + (pairs - alike) * math.exp(-2 * t)) / pairs)
+    assert n == 20_000
+    assert uniformity(crowds(*sizes)[0], t=t).item() == pytest.approx(expected, abs=1e-12)
+
+
+def test_uniformity_of_many_different_rows_is_what_their_distances_say():
+    """Against distances in place of products, summed in double precision without logarithms."""
+    h = rows(n=5001, d=5)[0]
+    u = h / h.norm(dim=1, keepdim=True)
+    total = sum((-2 * (v - u[i + 1 :]).square().sum(1)).exp().sum() for i, v in enumerate(u))
+    torch.testing.assert_close(uniformity(h), (total / math.comb(len(u), 2)).log())
+
+
+def test_cosines_of_200_000_rows_are_what_counting_says():
+    """A class is a bundle of axes; two rows have a cosine of 1 on one axis, and else of 0."""
+    sizes = [1, 999, 19_000, 80_000, 100_000]
+    h, axis = crowds(*sizes)
+    y = torch.tensor([3, 3, 7, 7, 9])[axis]
+    squares = {3: [1, 999], 7: [19_000, 80_000], 9: [100_000]}
+    alike = sum(n * (n - 1) for n in sizes)
+    same_class = sum(sum(some) * (sum(some) - 1) for some in squares.values())
+    assert tolerance(h, y).item() == pytest.approx(alike / same_class, abs=1e-12)
+    assert between_class_cosine(h, y).item() == pytest.approx(0, abs=1e-12)
+    mixed = torch.arange(len(h)) % 2  # now every class has all axes
+    counts = torch.stack([axis[mixed == k].bincount(minlength=5) for k in (0, 1)])
+    first, second = counts.tolist()
+    expected = sum(a * b for a, b in zip(first, second, strict=True)) / (sum(first) * sum(second))
+    assert between_class_cosine(h, mixed).item() == pytest.approx(expected, abs=1e-12)
+    pairs = sum(sum(some) * (sum(some) - 1) for some in (first, second))
+    alike = sum(n * (n - 1) for n in (*first, *second))
+    assert tolerance(h, mixed).item() == pytest.approx(alike / pairs, abs=1e-12)
+
+
+MEMORY = """
+import torch
+from acl_lib import metrics
+torch.set_num_threads(1)
+h, y = torch.randn({n}, 64), torch.arange({n}) % 20
+def peak():
+    status = open("/proc/self/status").read()
+    return int(status.split("VmHWM:")[1].split()[0]) / 1024
+metrics.{name}(h[:300], *[y[:300]] * {labelled})  # libraries load at the first call
+before = peak()
+metrics.{name}(h, *[y] * {labelled})
+print(peak() - before)
+"""
+
+
+@pytest.mark.parametrize("measure", [uniformity, class_gap], ids=lambda f: f.__name__)
+def test_many_rows_take_a_multiple_of_their_own_memory(measure):
+    """20,000 rows of 64 are 10 MB in double precision, and 3,200 MB if all pairs are kept."""
+    if not os.path.exists("/proc/self/status"):
+        pytest.skip("only Linux tells the highest memory of a process")
+    code = MEMORY.format(n=20_000, name=measure.__name__, labelled=int(measure in LABELLED))
+    env = dict(os.environ, OMP_NUM_THREADS="1")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env)
+    assert done.returncode == 0, done.stderr
+    assert 5 < float(done.stdout) < 150, (
+        done.stdout
+    )  # MB; three copies of the rows, six arrays of 8 MB
 
 
 class Largest(TorchFunctionMode):

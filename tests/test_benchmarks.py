@@ -1,0 +1,214 @@
+"""The benchmarks: what they compute from their timings, and that small ones run to a record."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from acl_lib.config import recipe
+
+FOLDER = Path(__file__).parents[1] / "benchmarks"
+
+
+@pytest.fixture
+def benchmark(monkeypatch):
+    """Name -> the module of that benchmark; threads are as before afterwards."""
+    monkeypatch.syspath_prepend(str(FOLDER))
+    threads = torch.get_num_threads()
+
+    def load(name):
+        spec = importlib.util.spec_from_file_location(f"benchmark_{name}", FOLDER / f"{name}.py")
+        module = importlib.util.module_from_spec(spec)
+        monkeypatch.setitem(sys.modules, spec.name, module)
+        spec.loader.exec_module(module)
+        return module
+
+    yield load
+    torch.set_num_threads(threads)
+
+
+# --- timing
+
+
+def test_a_ratio_is_taken_within_a_round(benchmark):
+    """The machine was twice as slow in the second round, for both."""
+    ratio = benchmark("timing").ratio_with_spread
+    found = ratio([3.0, 6.0, 4.0, 5.0], [1.0, 2.0, 1.0, 2.0])
+    assert found == {"median": 3.0, "min": 2.5, "max": 4.0, "rounds": 4}
+    assert ratio([2.0], [2.0]) == {"median": 1.0, "min": 1.0, "max": 1.0, "rounds": 1}
+    with pytest.raises(ValueError, match="zip"):
+        ratio([1.0, 2.0], [1.0])
+
+
+def test_contenders_take_turns_and_the_least_is_the_least_of_their_rounds(benchmark, monkeypatch):
+    timing = benchmark("timing")
+    clock, turns, cost = [0.0], [], {"a": iter([9, 3, 2, 4]), "b": iter([9, 8, 7, 6])}
+    monkeypatch.setattr(timing, "spent_cpu_seconds", lambda: clock[0])
+
+    def step(name):
+        turns.append(name)
+        clock[0] += next(cost[name])
+
+    steps = {name: lambda name=name: step(name) for name in cost}
+    found = timing.cpu_seconds_by_round(steps, rounds=3)
+    assert turns == ["a", "b"] * 4  # once to warm up
+    assert found == {"a": [3, 2, 4], "b": [8, 7, 6]}
+    cost |= {"a": iter([9, 3, 2, 4]), "b": iter([9, 8, 7, 6])}
+    assert timing.least_cpu_seconds(steps, rounds=3) == {"a": 2, "b": 6}
+
+
+def test_work_of_other_processes_counts_when_they_have_ended(benchmark):
+    burn = "import time\nwhile time.process_time() < 0.2: pass"
+    before = time.process_time()
+    spent = benchmark("timing").cpu_seconds(lambda: subprocess.run([sys.executable, "-c", burn]))
+    assert spent > 0.19 > time.process_time() - before
+
+
+# --- the protocol on a GPU
+
+
+@pytest.mark.parametrize(
+    ("name", "steps", "patches"),
+    [
+        ("paper_code", 62_000, 500 * 2 * 15_813),  # 124 batches an epoch, the last of 69 clips
+        ("paper_text", 68_500, 500 * 2 * 17_536),  # 137 full ones; 49 clips sit out
+    ],
+)
+def test_the_protocols_length_follows_from_its_recipe(benchmark, name, steps, patches):
+    assert benchmark("gpu_protocol").protocol(recipe(name)) == (steps, patches)
+
+
+def test_a_patch_takes_the_operations_of_the_network_and_two_gradients(benchmark):
+    count = benchmark("gpu_protocol").flops_per_patch
+    assert count(recipe("paper_code")) == pytest.approx(2.22e9, rel=0.01)
+    # nearly all layers have both channels twice as many
+    assert count(recipe("paper_code", width=32)) == pytest.approx(2.22e9 / 4, rel=0.05)
+
+
+def test_the_store_of_noise_has_the_lengths_of_the_corpus_and_the_sums_of_its_frames(benchmark):
+    module = benchmark("gpu_protocol")
+    seconds = module.clip_seconds(3000, torch.Generator().manual_seed(0))
+    assert seconds.mean().item() == pytest.approx(42.5 * 3600 / 18_532, rel=1e-6)
+    assert 0.3 <= seconds.min() < 1 and 25 < seconds.max() <= 30
+    mel = recipe("paper_code").mel
+    store, again = (module.noise_store(30, mel, torch.device("cpu")) for _ in range(2))
+    assert torch.equal(store.frames, again.frames) and store.frames.dtype == torch.float16
+    assert store.lengths.min() >= 101 and store.lengths.sum() == len(store.frames)
+    for n, (start, length) in enumerate(zip(store.starts, store.lengths, strict=True)):
+        mine = store.frames[start : start + length].double()
+        torch.testing.assert_close(store.sums[n], torch.stack([mine.sum(0), mine.square().sum(0)]))
+    mean, std = store.mel_statistics()
+    assert (mean, std) == pytest.approx((-1.4, 2.2), abs=0.05)
+
+
+def test_a_summary_adds_up(benchmark):
+    """Two rounds of two steps of 10, 20, 30 and 40 ms, each half backward and a tenth the rest."""
+    module = benchmark("gpu_protocol")
+    part = {"views": 0.1, "forward": 0.2, "loss": 0.1, "backward": 0.5, "optimiser": 0.1}
+    steps = [{stage: ms * share for stage, share in part.items()} for ms in (10, 20, 30, 40)]
+    found = module.summary([steps[:2], steps[2:]], flops=5e12)
+    assert found["ms"] == pytest.approx({"median": 25, "p10": 13, "p90": 37, "n": 4})
+    assert found["tflops"] == pytest.approx(200)  # 5 in 25 ms
+    assert found["stages_share"] == pytest.approx(part)
+    assert found["share_outside_network"] == pytest.approx(0.3)
+    assert found["stages_mean_ms"]["backward"] == pytest.approx(12.5)
+
+
+@pytest.mark.parametrize("name", ["paper_code", "paper_text"])
+def test_a_rehearsal_of_the_protocol(benchmark, tmp_path, name):
+    module = benchmark("gpu_protocol")
+    out = tmp_path / "record.json"
+    sizes = "--clips 40 --steps 2 --rounds 2 --warm-up 1 --width 8 --batch 8 --device cpu"
+    module.main([*sizes.split(), "--recipes", name, "--out", str(out)])
+    record = json.loads(out.read_text())
+    (found,) = record["recipes"]
+    (eager,) = found["variants"]
+    assert found["steps"] == module.protocol(recipe(name, batch=8))[0]
+    assert eager["ms"]["n"] == 4 and 0 < eager["ms"]["p10"] <= eager["ms"]["median"]
+    for key in ("median", "p10", "p90"):
+        minutes = found["steps"] * eager["ms"][key] / 60_000
+        assert eager["projected_training_minutes"][key] == pytest.approx(minutes, rel=1e-3)
+    assert sum(eager["stages_share"].values()) == pytest.approx(1, abs=1e-3)
+    tflops = found["gflop_per_patch"] * 16 / eager["ms"]["median"]  # 16 patches in a batch
+    assert eager["tflops"] == pytest.approx(tflops, rel=1e-3)
+    whole = found["projected_whole_minutes"][found["fastest"]]
+    parts = ("embedding", "fit", "selection")
+    rest = [found["probe"][f"projected_{part}_minutes"] for part in parts]
+    alone = eager["projected_training_minutes"]["median"]
+    assert whole == pytest.approx(alone + sum(rest), rel=1e-3)
+    assert (rest[2] > 0) == (name == "paper_code")  # which selects by its neighbours
+
+
+def test_a_rehearsal_leaves_the_record_of_the_gpu_alone(benchmark, tmp_path, monkeypatch):
+    module = benchmark("gpu_protocol")
+    monkeypatch.setattr(module, "RECORD", tmp_path / "record.json")
+    monkeypatch.setattr(module, "measure", lambda *args: {"variants": []})
+    monkeypatch.setattr(module, "show", lambda *args: None)
+    module.main(["--device", "cpu", "--clips", "10"])
+    assert not module.RECORD.exists()
+
+
+# --- the others, small
+
+
+def test_the_comparison_of_losses(benchmark, tmp_path):
+    pytest.importorskip("lightly")
+    pytest.importorskip("pytorch_metric_learning")
+    out = tmp_path / "record.json"
+    benchmark("losses").main(["--clips", "4", "--d", "8", "--rounds", "2", "--out", str(out)])
+    rows = json.loads(out.read_text())["rows"]
+    ours = [row for row in rows if row["by"] == "acl_lib"]
+    assert {row["ratio_to_ours"]["median"] for row in ours} == {1}
+    assert {row["by"] for row in rows if row["loss"] == "nt_xent"} > {"acl_lib", "lightly"}
+    assert all(row["ratio_to_ours"]["rounds"] == 2 for row in rows)
+
+
+def test_what_the_losses_are_compared_with_computes_the_same(benchmark):
+    pytest.importorskip("lightly")
+    pytest.importorskip("pytorch_metric_learning")
+    module = benchmark("losses")
+    views = module.views_of_clips(24, 16)
+    for name in ("nt_xent", "supcon"):
+        values = {by: loss(*views).item() for by, loss in module.contenders(24)[name].items()}
+        assert list(values.values()) == pytest.approx([values["acl_lib"]] * len(values), rel=1e-4)
+
+
+def test_the_comparison_of_views(benchmark, tmp_path):
+    out = tmp_path / "record.json"
+    module = benchmark("augment")
+    module.main(["--clips", "6", "--pairs", "4", "--rounds", "1", "--out", str(out)])
+    record = json.loads(out.read_text())
+    assert record["batched_total"] == pytest.approx(
+        sum(record["cpu_microseconds_per_pair"].values()), abs=0.5
+    )
+    assert [row["by"] for row in record["rows"]] == [
+        "loop",
+        "DataLoader, 0 workers",
+        "DataLoader, 2 workers",
+    ]
+    frames = torch.randn(3 * 120, module.BANDS).half()
+    data = module.Views(frames, torch.tensor([0, 120, 240]), torch.full((3,), 120))
+    assert data[2].shape == (2, 1, module.P, module.BANDS) and data[2].isfinite().all()
+
+
+def test_the_comparison_of_the_geometry(benchmark, tmp_path, monkeypatch):
+    module = benchmark("metrics")
+    monkeypatch.setattr(module, "extra_megabytes", lambda *args: None)  # a process for each
+    out = tmp_path / "record.json"
+    sizes = "--rows 50 100 --many 60 200 --pairs-up-to 100 --rounds 1 --gpu-rows 5000"
+    module.main([*sizes.split(), "--out", str(out)])
+    record = json.loads(out.read_text())
+    assert max(abs(row["difference_to_ours"]) for row in record["rows"]) < 1e-6
+    assert {row["rows"] for row in record["rows"] if row["by"] == "all pairs"} == {50, 60, 100}
+    million = record["uniformity_of_a_million_rows"]
+    seconds = next(
+        row["cpu_seconds"] for row in record["rows"] if (row["rows"], row["by"]) == (100, "acl_lib")
+    )
+    assert million["projected_cpu_hours"] == pytest.approx(seconds * 1e8 / 3600, rel=0.01)
+    rows = [{"rows": n, "cpu_seconds": n**1.5} for n in (10, 20, 60)]
+    assert module.growths(rows) == [1.5, 1.5]
