@@ -258,15 +258,20 @@ def _run(args: argparse.Namespace) -> int:
     wanted = _wanted(args)
     if args.threads is not None and args.threads < 1:
         raise ValueError(f"--threads must be at least 1; got {args.threads}")
-    from .experiments import run  # after the arguments: a typing error is answered at once
+    from . import parallel  # after the arguments: a typing error is answered at once
+    from .experiments import run
 
-    record = run(
-        wanted,
-        device=args.device,
-        threads=args.threads,
-        again=args.again,
-        skip_unreadable=args.skip_unreadable,
-    )
+    with parallel.joined(args.device):
+        record = run(
+            wanted,
+            device=args.device,
+            threads=args.threads,
+            again=args.again,
+            skip_unreadable=args.skip_unreadable,
+        )
+        first = parallel.is_first()
+    if not first:
+        return 0
     if args.record:
         record = replace(record, path=args.record)
         record.write()

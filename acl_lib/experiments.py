@@ -9,6 +9,7 @@ For instance:
 from __future__ import annotations
 
 import ast
+import contextlib
 import copy
 import hashlib
 import io
@@ -31,7 +32,7 @@ from jaxtyping import Int
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from . import checkpoints
+from . import checkpoints, parallel
 from .config import LabelConfig, Recipe, with_settings
 from .datasets import MADE, Corpus, cache_dir, open_corpus
 from .features import LogMel, LogMelStore
@@ -67,8 +68,8 @@ Scale = tuple  # mean and standard deviation, of all values or of each band: see
 
 # what a change to can change a number; what `config` holds, a record's recipe tells
 CODE = (
-    "datasets/label_noise features views augment models losses training probing metrics splits "
-    "verification experiments"
+    "datasets/label_noise features views augment models blockwise losses parallel training probing "
+    "metrics splits verification experiments"
 ).split()
 
 
@@ -186,7 +187,8 @@ def fit(
 
     if network.head:
         pairs = view_pairs(store, pool, views=recipe.views, generator=generator)
-        parts = *network.modules, pairs, recipe.loss, settings.precision, settings.two_passes
+        trained = map(parallel.replica, network.modules)
+        parts = *trained, pairs, recipe.loss, settings.precision, settings.two_passes
         if recipe.method == "moco":
             memory = KeyMemory(
                 *network.modules,
@@ -217,7 +219,8 @@ def fit(
 
     else:
         views, clips = labelled_views(store, pool, views=recipe.views, generator=generator)
-        step = SupervisedStep(network.classifier, views, y[clips], recipe.loss, settings.precision)
+        trained = parallel.replica(network.classifier)
+        step = SupervisedStep(trained, views, y[clips], recipe.loss, settings.precision)
         ids = torch.arange(len(clips), device=device)
 
         @torch.no_grad()
@@ -230,7 +233,7 @@ def fit(
                 scale=scale,
             )
             network.classifier.eval()
-            judge = replace(step, views=views, y=y[clips])
+            judge = replace(step, network=network.classifier, views=views, y=y[clips])
             items = torch.arange(len(clips), device=device)
             whole = max(len(items) // settings.batch, 1) * settings.batch
             losses = [judge(some) for some in items[:whole].split(settings.batch)]
@@ -278,7 +281,8 @@ def run(
     A run of the same recipe, corpus, code and kind of device that is already in `runs_dir()` is
     returned as it is; one that was interrupted goes on where it stopped, to the same record. The
     record always carries the same network untrained, and log-mel statistics, under the same
-    readers and folds.
+    readers and folds. Started by torchrun, several processes train together (see `parallel`); the
+    first of them probes and writes.
 
     Args:
         device: "cpu", "cuda" or "auto".
@@ -303,34 +307,49 @@ def run(
         if threads < 1:
             raise ValueError(f"threads must be at least 1; got {threads}")
         torch.set_num_threads(threads)
-    whole = open_recipe_corpus(recipe, progress=progress)
-    corpus, _ = vocabulary(whole, recipe)
-    what = "".join([recipe.digest(), whole.fingerprint(), code_fingerprint(), device])
-    key = hashlib.sha256((what + str(skip_unreadable) * skip_unreadable).encode()).hexdigest()[:12]
-    home = Path(folder) if folder else runs_dir()
-    home = home / f"{recipe.name}-{corpus.name}-{key}"
-    splits = evaluation_splits(corpus, recipe)
-    home.mkdir(parents=True, exist_ok=True)
-    with FileLock(home.parent / f".{home.name}.lock"):  # whoever else makes this run is waited for
-        if again:
-            for file in home.iterdir():
-                file.unlink()
-        elif (home / "record.json").exists():
-            return Record.read(home / "record.json")
-        started, cpu_started = time.perf_counter(), time.process_time()
-        store = open_store(whole, recipe, skip_unreadable=skip_unreadable, progress=progress)
-        work = _Work(recipe, whole, store.to(device), home, progress)
-        for split in splits:
-            work.hear(split)
-            work.fit(split)
-            work.ask(split)
-        record = work.record(
-            device, time.perf_counter() - started, time.process_time() - cpu_started
-        )
-        record.write()
-        for leftover in (*home.glob("*.resume"), *home.glob("*.part")):
-            leftover.unlink()
-    return record
+    with parallel.joined(device):
+        progress = progress and parallel.is_first()
+        with parallel.first_ahead():
+            whole = open_recipe_corpus(recipe, progress=progress)
+        corpus, _ = vocabulary(whole, recipe)
+        what = "".join([recipe.digest(), whole.fingerprint(), code_fingerprint(), device])
+        what += str(skip_unreadable) * skip_unreadable
+        key = hashlib.sha256(what.encode()).hexdigest()[:12]
+        home = Path(folder) if folder else runs_dir()
+        home = home / f"{recipe.name}-{corpus.name}-{key}"
+        splits = evaluation_splits(corpus, recipe)
+        home.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(home.parent / f".{home.name}.lock")  # who else makes this run is waited for
+        with lock if parallel.is_first() else contextlib.nullcontext():
+            if parallel.from_first(lambda: _is_made(home, again)):
+                return Record.read(home / "record.json")
+            started, cpu_started = time.perf_counter(), time.process_time()
+            with parallel.first_ahead():
+                store = open_store(
+                    whole, recipe, skip_unreadable=skip_unreadable, progress=progress
+                )
+            work = _Work(recipe, whole, store.to(device), home, progress)
+            for split in splits:
+                work.hear(split)
+                work.fit(split)
+                if parallel.is_first():
+                    with parallel.alone():
+                        work.ask(split)
+            with parallel.first_ahead():
+                if parallel.is_first():
+                    spent = time.perf_counter() - started, time.process_time() - cpu_started
+                    record = work.record(device, *spent)
+                    record.write()
+                    for leftover in (*home.glob("*.resume"), *home.glob("*.part")):
+                        leftover.unlink()
+        return record if parallel.is_first() else Record.read(home / "record.json")
+
+
+def _is_made(home: Path, again: bool) -> bool:
+    if again:
+        for file in home.iterdir():
+            file.unlink()
+    return (home / "record.json").exists()
 
 
 def reproduce(
@@ -363,6 +382,7 @@ def reproduce(
     )
     for name in ("kind", "device", "threads", "bfloat16"):
         circumstances += differences(name, record.cost[name], fresh.cost[name])
+    circumstances += differences("ranks", record.cost.get("ranks", 1), fresh.cost["ranks"])
     shutil.rmtree(fresh.path.parent)  # or the next would find it and compare nothing new
     return numbers, circumstances
 
@@ -521,12 +541,14 @@ class _Work:
                     checkpoint=_resume(self.home, name),
                 )
             past = asdict(history)
-            saved = {"modules": network.state(), "scale": scale, "history": past}
-            checkpoints.save(path, saved)
+            if parallel.is_first():
+                saved = {"modules": network.state(), "scale": scale, "history": past}
+                checkpoints.save(path, saved)
             self.cpu_before += past["cpu_seconds"] - (time.process_time() - before)
         self.histories.append(past)
         self.trainings.append(name)
-        self.take(self.recipe, network, scale)
+        if parallel.is_first():
+            self.take(self.recipe, network, scale)
 
     def take(self, recipe: Recipe, network: Network, scale: Scale) -> None:
         """Ask about this network from now on, and about the same untrained.
@@ -702,6 +724,7 @@ class _Work:
                 "cpu_seconds": round(cpu + self.cpu_before, 1),
                 "wall_seconds": round(wall, 1),  # since the last interruption
                 "threads": torch.get_num_threads(),
+                "ranks": parallel.ranks(),  # processes that trained together
                 "kind": device,
                 "device": torch.cuda.get_device_name() if device == "cuda" else _processor(),
                 "bfloat16": half_precision(self.recipe.train.precision, device),

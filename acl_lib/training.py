@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from . import augment, checkpoints
+from . import augment, checkpoints, parallel
 from .config import LossConfig, TrainConfig, ViewConfig
 from .losses import acl, angular_margin, queue_nt_xent, supcon, supervised_acl
 from .views import all_patches, draw_backgrounds, gather_patches, mix_back, random_patches
@@ -223,7 +223,7 @@ class SimCLRStep:
     passed: float = 0.0  # share of the training, for the margin's schedule; `train` moves it on
 
     def __call__(self, clips: Int[Tensor, " B"]) -> Float[Tensor, ""]:
-        z_i, z_j, h_i, h_j = self.views(clips)
+        z_i, z_j, h_i, h_j = map(parallel.gather, self.views(clips))
         loss = self.loss.at(self.passed)
         return acl(
             z_i,
@@ -325,7 +325,8 @@ class MoCoStep(SimCLRStep):
             asked = x if loss.symmetric else x[:n]
             parts = [self.encoder(part) for part in asked.chunk(self.groups)]
             h, q = torch.cat(parts), torch.cat([self.head(part) for part in parts])
-        k = k.view(-1, n, k.shape[1])  # (V, B, d): of view i and j, or of j alone
+        # (V, B, d): of view i and j, or of one alone
+        q, k, h = (_gathered(some.view(-1, n, some.shape[1])) for some in (q, k, h))
         picks = [
             queue_nt_xent(
                 query,
@@ -335,15 +336,13 @@ class MoCoStep(SimCLRStep):
                 margin=loss.positive_margin,
                 margin_kind=loss.margin_kind,
             )
-            for query, key, queue in zip(
-                q.view(k.shape), k.flip(0), self.memory.queue.flip(0), strict=True
-            )
+            for query, key, queue in zip(q, k.flip(0), self.memory.queue.flip(0), strict=True)
         ]
         self.memory.push(k)
         first = sum(picks) / len(picks)
         if not loss.symmetric:
             return first
-        h_i, h_j = h.chunk(2)
+        h_i, h_j = h
         second = angular_margin(h_i, h_j, margin=loss.margin, reduction=loss.reduction)
         return loss.alpha * first + (1 - loss.alpha) * second
 
@@ -359,7 +358,8 @@ class MoCoStep(SimCLRStep):
                     for part in order.chunk(self.groups)
                 ]
             )
-        return F.normalize(z.float(), dim=1)[order.argsort()]
+        z = z.to(torch.promote_types(z.dtype, torch.float32))
+        return F.normalize(z, dim=1)[order.argsort()]
 
 
 @dataclass(kw_only=True)
@@ -372,8 +372,8 @@ class SupConStep(SimCLRStep):
     y: Int[Tensor, " N"]  # class of every clip
 
     def __call__(self, clips: Int[Tensor, " B"]) -> Float[Tensor, ""]:
-        z_i, z_j, _, _ = self.views(clips)
-        y = self.y[clips].repeat(2)
+        z_i, z_j = map(parallel.gather, self.views(clips)[:2])
+        y = parallel.gather(self.y[clips]).repeat(2)
         return supcon(torch.cat([z_i, z_j]), y, temperature=self.loss.temperature)
 
 
@@ -406,13 +406,15 @@ class SupervisedStep:
             else:
                 logits, h = self.network(x)
         return supervised_acl(
-            logits,
-            h,
-            self.y[items],
+            *map(parallel.gather, (logits, h, self.y[items])),
             alpha=self.loss.alpha,
             margin=self.loss.margin,
             reduction=self.loss.reduction,
         )
+
+
+def _gathered(x: Float[Tensor, "V b d"]) -> Float[Tensor, "V B d"]:
+    return parallel.gather(x.transpose(0, 1)).transpose(0, 1)
 
 
 def make_optimizer(
@@ -429,14 +431,14 @@ def make_optimizer(
         ValueError: another optimiser's name.
     """
     weights = [p for module in modules for p in module.parameters() if p.requires_grad]
+    # one kernel for all weights; a processor's adds in another order than what records came from
+    how = {"weight_decay": config.weight_decay, "fused": True if weights[0].is_cuda else None}
     if config.optimizer == "sgd":
-        made = torch.optim.SGD(
-            weights, lr=config.lr, momentum=0.9, weight_decay=config.weight_decay
-        )
+        made = torch.optim.SGD(weights, lr=config.lr, momentum=0.9, **how)
         drops = [round(share * steps) for share in config.drops]
         return made, torch.optim.lr_scheduler.MultiStepLR(made, drops)
     if config.optimizer == "adamw":
-        made = torch.optim.AdamW(weights, lr=config.lr, weight_decay=config.weight_decay)
+        made = torch.optim.AdamW(weights, lr=config.lr, **how)
         total = max(steps, 3)
         return made, torch.optim.lr_scheduler.OneCycleLR(
             made,
@@ -445,7 +447,7 @@ def make_optimizer(
             pct_start=max(0.1, 2 / total),  # up and down take a step at least: torch divides by it
         )
     if config.optimizer == "adam":
-        made = torch.optim.Adam(weights, lr=config.lr, weight_decay=config.weight_decay)
+        made = torch.optim.Adam(weights, lr=config.lr, **how)
         return made, torch.optim.lr_scheduler.ReduceLROnPlateau(
             made, "max", factor=0.5, patience=5, threshold_mode="abs"
         )
@@ -480,8 +482,12 @@ def train(
     epoch, so that every step has the same number of negatives; with fewer ids than a batch, the
     pool is the batch.
 
+    Among several processes (see `parallel`) each takes its part of every batch, with random draws
+    of its own, so that its number of processes changes the draws, not what is computed of them.
+
     Args:
-        step: ids (B,) -> loss; see `SimCLRStep` and `SupervisedStep`.
+        step: ids (B,) -> loss; see `SimCLRStep` and `SupervisedStep`. Among several processes, the
+            ids of this one -> the loss of all.
         pool: ids of the clips or items to train on, on the device of the generator.
         modules: what is trained, put into train mode here.
         on_epoch: called with the number of finished epochs and the epoch's mean loss. It may
@@ -498,40 +504,43 @@ def train(
 
     Raises:
         FloatingPointError: the loss or its gradient stopped being finite; says where.
-        ValueError: the checkpoint is damaged, or belongs to another training.
+        ValueError: the checkpoint is damaged, or belongs to another training; a batch that cannot
+            be shared by the processes.
     """
-    batch = min(config.batch, len(pool))
-    batches = len(pool) // batch if config.drop_last else math.ceil(len(pool) / batch)
+    batch, used = _shared(config, len(pool))
+    batches = math.ceil(used / batch)
     run = _Run(step, modules, config, generator, steps=config.epochs * batches, ids=len(pool))
     if checkpoint is not None and Path(checkpoint).exists():
         run.restore(Path(checkpoint), pool.device)
-    while not run.done:
-        for module in modules:
-            module.train()
-        order = pool[torch.randperm(len(pool), generator=generator, device=pool.device)]
-        trace = torch.zeros(batches, 2, device=pool.device)  # loss and gradient norm of each step
-        for i, ids in enumerate(order[: batches * batch].split(batch)):
-            run.optimizer.zero_grad(set_to_none=True)
-            if hasattr(step, "passed"):
-                step.passed = (len(run.loss) * batches + i) / (config.epochs * batches)
-            loss = step(ids)
-            loss.backward()
-            trace[i, 0], trace[i, 1] = loss.detach(), _gradient_norm(modules)
-            if not trace.is_cuda:  # a GPU is asked once an epoch: the answer would stall its queue
-                run.stop_if_not_finite(trace[: i + 1])
-            run.optimizer.step()
-            if not run.plateau:
-                run.scheduler.step()
-        run.stop_if_not_finite(trace)
-        run.loss.append((sum(trace[:, 0]) / batches).item())
-        epoch = len(run.loss)
-        stop = on_epoch is not None and on_epoch(epoch, run.loss[-1])
-        run.done = epoch == config.epochs or stop is True
-        if score is not None and (run.done or epoch % score_every == 0):
-            run.rate(score())
-        if checkpoint is not None:
-            run.save(Path(checkpoint))
+    with parallel.synchronised(*modules, *run.kept):
+        while not run.done:
+            for module in modules:
+                module.train()
+            order = pool[torch.randperm(len(pool), generator=generator, device=pool.device)]
+            with parallel.own_draws(generator):
+                trace = run.epoch(order[:used].split(batch))
+            run.loss.append((sum(trace[:, 0]) / batches).item())
+            epoch = len(run.loss)
+            stop = on_epoch is not None and on_epoch(epoch, run.loss[-1])
+            run.done = epoch == config.epochs or stop is True
+            if score is not None and (run.done or epoch % score_every == 0):
+                run.rate(parallel.from_first(score))
+            if checkpoint is not None and parallel.is_first():
+                run.save(Path(checkpoint))
     return run.finish()
+
+
+def _shared(config: TrainConfig, ids: int) -> tuple[int, int]:
+    """Ids of a batch, and of an epoch: what all processes can share, of what there is."""
+    if config.batch != parallel.divisible(config.batch):
+        raise ValueError(
+            f"a batch of {config.batch} cannot be shared by {parallel.ranks()} processes equally: "
+            f"set batch={parallel.divisible(config.batch) or parallel.ranks()}, or start others"
+        )
+    batch = parallel.divisible(min(config.batch, ids))
+    if not batch:
+        raise ValueError(f"{ids} clips are too few for {parallel.ranks()} processes")
+    return batch, ids // batch * batch if config.drop_last else parallel.divisible(ids)
 
 
 class _Run:
@@ -552,6 +561,25 @@ class _Run:
         self.cpu_before, self.cpu_started = 0.0, time.process_time()
         self.saved = time.monotonic()
 
+    def epoch(self, batches: tuple[Tensor, ...]) -> Float[Tensor, "S 2"]:
+        """Take a step with each batch; gives the loss and the gradient's norm of each."""
+        steps = self.config.epochs * len(batches)
+        trace = torch.zeros(len(batches), 2, device=batches[0].device)
+        for i, ids in enumerate(batches):
+            self.optimizer.zero_grad(set_to_none=True)
+            if hasattr(self.step, "passed"):
+                self.step.passed = (len(self.loss) * len(batches) + i) / steps
+            loss = self.step(parallel.my_part(ids))
+            loss.backward()
+            trace[i, 0], trace[i, 1] = loss.detach(), _gradient_norm(self.modules)
+            if not trace.is_cuda:  # a GPU is asked once an epoch: the answer would stall its queue
+                self.stop_if_not_finite(trace[: i + 1])
+            self.optimizer.step()
+            if not self.plateau:
+                self.scheduler.step()
+        self.stop_if_not_finite(trace)
+        return trace
+
     def rate(self, score: float) -> None:
         if not self.scores or score > max(self.scores.values()):
             self.best = copy.deepcopy(self._states())
@@ -565,7 +593,8 @@ class _Run:
             kept = max(self.scores, key=self.scores.get)  # the first of equals, as in `rate`
             for module, state in zip(self.modules, self.best, strict=True):
                 module.load_state_dict(state)
-        return History(self.loss, self.scores, kept, round(self._cpu_seconds(), 1))
+        spent = parallel.total(self._cpu_seconds())
+        return History(self.loss, self.scores, kept, round(spent, 1))
 
     def save(self, path: Path) -> None:
         if not self.done and time.monotonic() - self.saved < CHECKPOINT_SECONDS:
