@@ -1,9 +1,10 @@
 """Batched patches out of a store of log-mel frames: pairs, backgrounds, mix-back, all patches.
 
 A store keeps the frames of all clips back to back, time-major: clip c is
-``frames[starts[c] : starts[c] + lengths[c]]``. Everything here runs where the store lies, without a
-loop over the batch. A patch is (1, F, P); its frames stay adjacent in memory, so it is a transposed
-view: call ``.contiguous()`` where the layout matters.
+``frames[starts[c] : starts[c] + lengths[c]]``. Everything here runs on the device of ``starts``,
+without a loop over the batch; frames that a GPU has no room for may lie on the CPU. A patch is
+(1, F, P); its frames stay adjacent in memory, so it is a transposed view: call ``.contiguous()``
+where the layout matters.
 """
 
 import math
@@ -167,12 +168,19 @@ def gather_patches(
 ) -> Float[Tensor, "n 1 F {patch_frames}"]:
     """Read the patches that start at the given frames of the store, as float32.
 
+    Args:
+        frames: on the device of `patch_starts`, or on the CPU where a GPU has no room for them: the
+            patches alone are sent there.
+
     Returns:
-        Log10 power, a transposed view of time-major memory.
+        Log10 power, a transposed view of time-major memory, on the device of `patch_starts`.
     """
     rows = patch_starts[:, None] + torch.arange(patch_frames, device=patch_starts.device)
-    patch = frames.index_select(0, rows.flatten()).float()  # twice as fast as frames[rows]
-    return patch.view(len(patch_starts), 1, patch_frames, frames.shape[1]).mT
+    rows = rows.flatten().to(frames.device)
+    patch = frames.index_select(0, rows)  # twice as fast as frames[rows]
+    if patch.device != patch_starts.device:
+        patch = patch.pin_memory().to(patch_starts.device, non_blocking=True)
+    return patch.float().view(len(patch_starts), 1, patch_frames, frames.shape[1]).mT
 
 
 def _relative_power(
