@@ -73,7 +73,8 @@ def _log_mel_statistics(store, clips: Int[Tensor, " n"]) -> Float[Tensor, "n d"]
     clip = torch.arange(len(clips), device=clips.device).repeat_interleave(lengths)
     first = lengths.cumsum(0) - lengths
     row = torch.arange(len(clip), device=clips.device)
-    mel = gather_patches(store.frames, store.starts[clips][clip] + row - first[clip], 1)[:, 0, :, 0]
+    row += store.starts[clips][clip] - first[clip]
+    mel = store.frames[row.to(store.frames.device)].to(row.device).float()
     change = torch.diff(mel, dim=0, prepend=mel[:1]).abs()
     change[first] = 0  # the step from one clip to the next is no change
 
