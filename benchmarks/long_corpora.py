@@ -21,7 +21,7 @@ import resource
 import statistics
 import tempfile
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -120,8 +120,18 @@ def forget(path: Path) -> None:
 
 def trainer(pipe, options: argparse.Namespace, cache: Path, in_memory: bool, group) -> None:
     """Answer every corpus that comes through the pipe with the times of a block of steps on it."""
-    if group:
-        (group / "cgroup.procs").write_text(str(os.getpid()))
+    try:
+        if group:
+            (group / "cgroup.procs").write_text(str(os.getpid()))
+        block = block_of_steps(options, cache, in_memory)
+        for corpus in iter(pipe.recv, None):
+            pipe.send(block(corpus))
+    except Exception as error:
+        pipe.send(error)
+
+
+def block_of_steps(options: argparse.Namespace, cache: Path, in_memory: bool):
+    """A function from a corpus to the times of a block of steps; the network stays the same."""
     torch.set_num_threads(1)
     settings = wanted(options)
     mel = LogMel(**asdict(settings.mel))
@@ -130,21 +140,23 @@ def trainer(pipe, options: argparse.Namespace, cache: Path, in_memory: bool, gro
     optimizer, _ = make_optimizer(network.modules, settings.train, 10)
     for module in network.modules:
         module.train()
-    step = SimCLRStep(*network.modules, None, settings.loss, settings.train.precision)
-    held: dict[str, LogMelStore] = {}  # what is not streamed
-    for corpus in iter(pipe.recv, None):
-        store = held.get(corpus.name)
-        if store is None:
-            (path,) = (cache / "logmel").glob(f"{corpus.name}-*/frames.f16")
-            if not in_memory:
-                forget(path)
-            store = LogMelStore.build(corpus, mel, cache)
-            if in_memory:
-                held[corpus.name] = store = LogMelStore(
-                    store.frames.clone(), store.starts, store.lengths, store.sums
-                )
+    held: dict[str, LogMelStore] = {}
+
+    def opened(corpus: Sounds) -> LogMelStore:
+        if corpus.name in held:
+            return held[corpus.name]
+        if not in_memory:
+            forget(frames_file(corpus, cache))
+        store = LogMelStore.build(corpus, mel, cache)
+        if in_memory:
+            held[corpus.name] = store = replace(store, frames=store.frames.clone())
+        return store
+
+    def block(corpus: Sounds) -> dict:
+        store = opened(corpus)
         pool = torch.arange(len(store.starts))
-        step.pairs = view_pairs(store, pool, views=settings.views, generator=generator)
+        pairs = view_pairs(store, pool, views=settings.views, generator=generator)
+        step = SimCLRStep(*network.modules, pairs, settings.loss, settings.train.precision)
         walls, cpu = [], time.process_time()
         faults, read = resource.getrusage(resource.RUSAGE_SELF).ru_majflt, read_bytes()
         for _ in range(options.steps):
@@ -154,14 +166,19 @@ def trainer(pipe, options: argparse.Namespace, cache: Path, in_memory: bool, gro
             step(clips).backward()
             optimizer.step()
             walls.append(time.perf_counter() - wall)
-        answer = {
+        return {
             "wall_ms": 1e3 * statistics.mean(walls),
             "cpu_ms": 1e3 * (time.process_time() - cpu) / options.steps,
             "major_faults": resource.getrusage(resource.RUSAGE_SELF).ru_majflt - faults,
             "read_bytes": None if read is None else read_bytes() - read,
-        }
-        step.pairs = store = None  # nothing of it stays mapped
-        pipe.send(answer)
+        }  # and with the store goes its mapping: `forget` works
+
+    return block
+
+
+def frames_file(corpus: Sounds, cache: Path) -> Path:
+    (path,) = (cache / "logmel").glob(f"{corpus.name}-*/frames.f16")
+    return path
 
 
 class Trainer:
@@ -176,7 +193,10 @@ class Trainer:
 
     def block(self, corpus: Sounds) -> dict:
         self.pipe.send(corpus)
-        return self.pipe.recv()
+        answer = self.pipe.recv()
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
 
     def __enter__(self):
         return self
@@ -266,8 +286,7 @@ def streamed(corpus: Sounds, frames_bytes: int, options, cache: Path) -> dict:
             limit = need = met = None
             if group:
                 limit_file, usage_file, met_file = (group / name for name in GROUP_FILES[version])
-                (path,) = (cache / "logmel").glob(f"{corpus.name}-*/frames.f16")
-                forget(path)
+                forget(frames_file(corpus, cache))
                 need = int(usage_file.read_text())
                 limit = need + options.spare * 1_000_000
                 limit_file.write_text(str(limit))
