@@ -740,22 +740,11 @@ def test_what_no_line_vouches_for_is_made_again(
     assert content(tmp_path) == expected
 
 
-def test_taking_up_a_store_says_how_much_is_there(corpus, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(features, "SAVE_BYTES", 1)
+def test_taking_up_a_store_says_how_much_is_there(corpus, tmp_path, capsys):
     killed(tmp_path, at=5, save_bytes=1)
     LogMelStore.build(corpus, LogMel(), tmp_path / "cache", progress=True)
     first = capsys.readouterr().err.strip().split("\r")[0]
     assert 0 < int(first.partition("/6")[0].rpartition(" ")[2]) < 6
-
-
-def test_two_processes_that_want_one_store_make_it_once(corpus, tmp_path):
-    expected = expected_content(corpus, tmp_path)
-    command = [sys.executable, "-c", TOLD, *map(str, [corpus.root / "clips.csv", tmp_path])]
-    both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    said = [process.communicate()[0] for process in both]
-    assert [process.returncode for process in both] == [0, 0]
-    assert sorted("".join(said).split()) == [f"{n:02d}.wav" for n in range(6)]
-    assert content(tmp_path) == expected
 
 
 TOLD = """
@@ -778,11 +767,22 @@ assert len(store.lengths) == 6
 """
 
 
-def test_only_a_few_clips_are_in_work_or_waiting_at_a_time(corpus, tmp_path, monkeypatch):
-    pool, ahead, begun, taken = ThreadPoolExecutor(2), 3, [], 0
-    for result in features._in_turn(pool, lambda n: begun.append(n) or n, range(50), ahead=ahead):
-        assert result == taken and len(begun) <= taken + ahead
-        taken += 1
+def test_two_processes_that_want_one_store_make_it_once(corpus, tmp_path):
+    expected = expected_content(corpus, tmp_path)
+    command = [sys.executable, "-c", TOLD, *map(str, [corpus.root / "clips.csv", tmp_path])]
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    said = [process.communicate()[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0]
+    assert sorted("".join(said).split()) == [f"{n:02d}.wav" for n in range(6)]
+    assert content(tmp_path) == expected
+
+
+def test_only_a_few_clips_are_in_work_or_waiting_at_a_time():
+    begun, taken = [], 0
+    with ThreadPoolExecutor(2) as pool:
+        for n in features._in_turn(pool, lambda n: begun.append(n) or n, range(50), ahead=3):
+            assert n == taken and len(begun) <= taken + 3
+            taken += 1
     assert taken == 50 and sorted(begun) == list(range(50))
 
 
