@@ -69,7 +69,8 @@ def _parser() -> argparse.ArgumentParser:
         "prepare",
         _prepare,
         "make the log-mels of a corpus before they are used",
-        "A run makes them itself; this is for a large corpus, or a machine without a GPU.",
+        "A run makes them itself; this is for a large corpus, or a machine without a GPU. "
+        "All cores decode. After an interruption the same command goes on where it stopped.",
     )
     _add_recipe(make)
     make.add_argument("--download", action="store_true", help="fetch the corpus first")

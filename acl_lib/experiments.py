@@ -178,7 +178,7 @@ def fit(
         The network with the weights that were kept, the mean and standard deviation that its
         patches come with, and the history.
     """
-    device = store.frames.device
+    device = store.device
     network = new_network(recipe, num_classes, device)
     generator = seed_everything(recipe.seed, device)
     pool, validate, y = split.pretrain.to(device), split.validate.to(device), y.to(device)
@@ -492,7 +492,7 @@ class _Work:
         self.recipe, self.whole, self.sounds = recipe, whole, sounds
         self.home, self.progress = home, progress
         self.corpus, _ = vocabulary(whole, recipe)
-        corpus, device = self.corpus, sounds.frames.device
+        corpus, device = self.corpus, sounds.device
         self.y = corpus.labels.to(device)
         self.source = source_numbers(corpus).to(device)
         self.num_classes = len(corpus.classes)

@@ -7,9 +7,9 @@ import dataclasses
 import hashlib
 import json
 import os
-import platform
-import shutil
 import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from fractions import Fraction
@@ -19,13 +19,15 @@ import numpy as np
 import soundfile
 import soxr
 import torch
+from filelock import FileLock
 from jaxtyping import Float, Int
 from torch import Tensor
 from torchaudio.transforms import MelSpectrogram
 from tqdm.auto import tqdm
 
 LAYOUT = 2  # of the files of a store; another number makes all stores anew
-_BUILDING = threading.Lock()  # one store at a time in a process: a .part of its number is no one's
+SAVE_BYTES = 1 << 23  # of frames between two savings of a store in the making; 7 minutes of sound
+_BUILDING = threading.Lock()  # torch's number of threads, which building sets, is the process's
 
 
 class UnreadableAudioError(ValueError):
@@ -171,8 +173,9 @@ class LogMelStore:
     """All log-mels of a corpus, back to back.
 
     Clip n is `frames[starts[n] : starts[n] + lengths[n]]`. Time runs along the rows, so that a
-    patch is one contiguous read. Built once, then memory-mapped; `to("cuda")` moves all of it to a
-    GPU (42 hours are about 3 GB in float16).
+    patch is one contiguous read. Built once, then memory-mapped: patches of a store larger than the
+    memory are read from the disk as they are asked for. `to("cuda")` moves all of it to a GPU that
+    has room for it (42 hours are about 3 GB in float16).
     """
 
     frames: Float[Tensor, "T_total F"]  # log10 power, float16
@@ -180,10 +183,21 @@ class LogMelStore:
     lengths: Int[Tensor, " N"]  # frames
     sums: Float[Tensor, "N 2 F"]  # sum and sum of squares over each clip's frames, float64
 
+    @property
+    def device(self) -> torch.device:
+        """Where to work with the store; its frames may have stayed behind, see `to`."""
+        return self.starts.device
+
     def to(self, device: str | torch.device) -> LogMelStore:
-        """The same store with its tensors on a device."""
-        moved = {f.name: getattr(self, f.name).to(device) for f in dataclasses.fields(self)}
-        return LogMelStore(**moved)
+        """The same store with its tensors on a device.
+
+        Frames that would take more than half of a GPU's free memory stay where they are, and
+        `views.gather_patches` sends over what is asked for.
+        """
+        names = {field.name for field in dataclasses.fields(self)}
+        if not _has_room(torch.device(device), self.frames.nbytes):
+            names -= {"frames"}
+        return dataclasses.replace(self, **{name: getattr(self, name).to(device) for name in names})
 
     def take(self, clips: Int[Tensor, " n"]) -> LogMelStore:
         """Some clips in the order given, also more than once; their frames are not copied."""
@@ -210,14 +224,13 @@ class LogMelStore:
         overlapping patch that holds it, this once.
 
         Returns:
-            float32, on the device of the frames. The deviation of a band that never varies is 1,
+            float32, on the device of the store. The deviation of a band that never varies is 1,
             not 0: it divides.
         """
         mean, square = self._moments(clips)
         std = (square - mean**2).clamp(min=0).sqrt()
         still = std <= 1e-6 * square.sqrt()  # less is rounding
-        device = self.frames.device
-        return mean.float().to(device), std.where(~still, 1.0).float().to(device)
+        return mean.float().to(self.device), std.where(~still, 1.0).float().to(self.device)
 
     def _moments(self, clips: Int[Tensor, " n"] | None) -> Float[Tensor, "2 F"]:
         """Mean and mean square of every band, float64, on the CPU."""
@@ -238,8 +251,11 @@ class LogMelStore:
         """Open the store of a corpus, making it first where it does not exist yet.
 
         The store's folder is named by a hash of the corpus (paths, sizes, times) and the mel
-        settings, and appears under that name only when it is complete. Unreadable files do not
-        stop the work: the good ones are stored, then the bad ones are all named at once.
+        settings, and appears under that name only when it is complete. What is made before that
+        is kept in `<name>.part`, so that a build which was killed or found the disk full goes on
+        where it stopped, to the same bytes; who asks for a store that is being made waits for it.
+        Unreadable files do not stop the work: the good ones are stored, then the bad ones are all
+        named at once.
 
         Args:
             corpus: anything with `name` and `clips`, each with a `path`.
@@ -251,7 +267,7 @@ class LogMelStore:
         Raises:
             ValueError: the corpus has no clips.
             UnreadableAudioError: names every unreadable file, unless `skip_unreadable`.
-            StoreError: the disk is full or not writable; nothing half-made is left behind. Or a
+            StoreError: the disk is full or not writable; what was made by then is kept. Or a
                 store was damaged after it was made.
         """
         folder = Path(cache_dir) / "logmel" / f"{corpus.name}-{_key(corpus, mel)}"
@@ -295,63 +311,131 @@ def _key(corpus, mel: LogMel) -> str:
     return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]
 
 
+def _has_room(device: torch.device, size: int) -> bool:
+    """Whether so many bytes leave at least half of a GPU's free memory to the network."""
+    return device.type != "cuda" or 2 * size <= torch.cuda.mem_get_info(device)[0]
+
+
 def _write_store(corpus, mel: LogMel, folder: Path, workers: int | None, progress: bool) -> None:
     """Decode in parallel, append in order; `write` reports a full disk, a memory map would not."""
-    silence = mel(torch.zeros(1))
+    silence, bands = mel(torch.zeros(1)), mel.settings["n_mels"]
 
-    def read(clip) -> tuple[Tensor, str | None]:
+    def read(clip) -> tuple[np.ndarray, np.ndarray, str | None]:
         try:
-            return mel.read(clip.path), None
+            values, problem = mel.read(clip.path), None
         except UnreadableAudioError as error:
-            return silence, str(error)
+            values, problem = silence, str(error)
+        values = values.T.half()
+        wide = values.double()
+        sums = torch.stack([wide.sum(0), wide.square().sum(0)])
+        return values.contiguous().numpy(), sums.numpy(), problem
 
-    workers = workers or os.cpu_count() or 1
-    lengths, sums, unreadable = [], [], []
-    _remove_left_behind(folder)
-    part = _unfinished(folder, os.getpid())
+    workers, total = workers or os.cpu_count() or 1, len(corpus.clips)
+    locks, made = folder.parents[1] / "locks", None
     try:
-        part.mkdir(parents=True, exist_ok=True)  # a dead process may have had the same number
-        with open(part / "frames.f16", "wb") as file, _one_thread_each(workers) as pool:
-            done, total = pool.map(read, corpus.clips), len(corpus.clips)
-            title = f"log-mel of {corpus.name}"
-            for values, problem in tqdm(done, title, total, unit="clip", disable=not progress):
-                values = values.T.half()
-                file.write(values.contiguous().numpy().tobytes())
-                values = values.double()
-                lengths.append(len(values))
-                sums.append(torch.stack([values.sum(0), values.square().sum(0)]))
-                unreadable += [problem] if problem else []
-        (part / "sums.f64").write_bytes(torch.stack(sums).numpy().tobytes())
-        index = {"mel": mel.settings, "lengths": lengths}
-        (part / "index.json").write_text(json.dumps(index | {"unreadable": unreadable}))
-        os.replace(part, folder)
+        locks.mkdir(parents=True, exist_ok=True)
+        with FileLock(locks / f"{folder.name}.lock"):  # whoever else makes this store is waited for
+            if (folder / "index.json").exists():
+                return
+            made = _Unfinished(folder.with_name(f"{folder.name}.part"), bands)
+            there = len(made.lengths)
+            with _one_thread_each(workers) as pool:
+                clips = _in_turn(pool, read, corpus.clips[there:], ahead=4 * workers)
+                bar = {"initial": there, "total": total, "unit": "clip", "disable": not progress}
+                for clip in tqdm(clips, f"log-mel of {corpus.name}", **bar):
+                    made.append(*clip)
+            made.finish(folder, mel.settings)
     except OSError as error:
-        if not (folder / "index.json").exists():  # else another process was faster, with the same
-            clip_bytes = 2 * mel.settings["n_mels"] * sum(lengths) / max(len(lengths), 1)
-            need = f" It needs about {clip_bytes * len(corpus.clips) / 1e6:.1f} MB."
-            raise StoreError(
-                f"cannot write the log-mel store in {folder.parent}: {error}."
-                f"{need if lengths else ''} Free some space, or set ACL_CACHE to another folder."
-            ) from error
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+        kept = ""
+        if made and made.lengths:
+            size = 2 * bands * sum(made.lengths) / len(made.lengths) * total / 1e6
+            kept = f" It needs about {size:.1f} MB; {len(made.lengths)} of {total} clips are kept."
+        raise StoreError(
+            f"cannot write the log-mel store in {folder.parent}: {error}.{kept} Free some space "
+            "and run it again, or set ACL_CACHE to another folder."
+        ) from error
 
 
-def _unfinished(folder: Path, pid: int | str) -> Path:
-    return folder.with_name(f"{folder.name}.{pid}@{platform.node()}.part")
+class _Unfinished:
+    """A store in the making: the clips that were saved outlive the process that made them.
+
+    A line of `clips.jsonl` vouches for the frames and sums of a clip, which are on the disk before
+    it is written. Whatever lies beyond the last line is cut off when the folder is opened again.
+    """
+
+    def __init__(self, folder: Path, bands: int) -> None:
+        self.folder = folder
+        self.lengths: list[int] = []  # of the clips saved
+        self.unreadable: list[str] = []
+        self._clips: list[tuple] = []  # not saved yet
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in ("frames.f16", "sums.f64", "clips.jsonl"):
+            (folder / name).touch()
+        vouched = 0  # bytes of whole lines
+        with open(folder / "clips.jsonl", "rb") as lines:
+            for line in lines:
+                if not line.endswith(b"\n"):
+                    break
+                self._note(*json.loads(line))
+                vouched += len(line)
+        ends = {
+            "frames.f16": 2 * bands * sum(self.lengths),
+            "sums.f64": 16 * bands * len(self.lengths),
+            "clips.jsonl": vouched,
+        }
+        if any((folder / name).stat().st_size < end for name, end in ends.items()):
+            self.lengths, self.unreadable = [], []  # somebody made room by hand
+            ends = dict.fromkeys(ends, 0)
+        for name, end in ends.items():
+            os.truncate(folder / name, end)
+
+    def append(
+        self, frames: Float[np.ndarray, "T F"], sums: Float[np.ndarray, "2 F"], problem: str | None
+    ) -> None:
+        """Take the next clip, and save what has gathered when it is worth it."""
+        self._clips.append((frames, sums, problem))
+        if sum(frames.nbytes for frames, _, _ in self._clips) >= SAVE_BYTES:
+            self._save()
+
+    def finish(self, folder: Path, settings: dict) -> None:
+        """Give the store its name: it is complete."""
+        self._save()
+        index = {"mel": settings, "lengths": self.lengths, "unreadable": self.unreadable}
+        self._write("index.json", "wb", [json.dumps(index).encode()])
+        os.replace(self.folder, folder)
+        (folder / "clips.jsonl").unlink()
+
+    def _note(self, length: int, problem: str | None) -> None:
+        self.lengths.append(length)
+        self.unreadable += [problem] if problem else []
+
+    def _save(self) -> None:
+        lines = [json.dumps([len(frames), problem]) + "\n" for frames, _, problem in self._clips]
+        self._write("frames.f16", "ab", [frames for frames, _, _ in self._clips])
+        self._write("sums.f64", "ab", [sums for _, sums, _ in self._clips])
+        self._write("clips.jsonl", "ab", [line.encode() for line in lines])  # the last: it vouches
+        for frames, _, problem in self._clips:
+            self._note(len(frames), problem)
+        self._clips = []
+
+    def _write(self, name: str, mode: str, parts: list) -> None:
+        """Returns when the parts are on the disk, whatever happens to the machine then."""
+        with open(self.folder / name, mode) as file:
+            for part in parts:
+                file.write(part)
+            file.flush()
+            os.fsync(file.fileno())
 
 
-def _remove_left_behind(folder: Path) -> None:
-    """Remove what killed processes of this machine had made of a store."""
-    if os.name != "posix":  # elsewhere signal 0 is not a question
-        return
-    for part in folder.parent.glob(_unfinished(folder, "*").name):
-        try:
-            os.kill(int(part.name.rpartition("@")[0].rpartition(".")[2]), 0)
-        except ProcessLookupError:
-            shutil.rmtree(part, ignore_errors=True)
-        except PermissionError:
-            pass  # it lives, and is another user's
+def _in_turn(pool: ThreadPoolExecutor, work: Callable, items: Iterable, *, ahead: int) -> Iterator:
+    """Results in the order of the items, of which only so many are in work or waiting at a time."""
+    pending = deque()
+    for item in items:
+        if len(pending) == ahead:
+            yield pending.popleft().result()
+        pending.append(pool.submit(work, item))
+    while pending:
+        yield pending.popleft().result()
 
 
 @contextlib.contextmanager

@@ -73,7 +73,8 @@ def _log_mel_statistics(store, clips: Int[Tensor, " n"]) -> Float[Tensor, "n d"]
     clip = torch.arange(len(clips), device=clips.device).repeat_interleave(lengths)
     first = lengths.cumsum(0) - lengths
     row = torch.arange(len(clip), device=clips.device)
-    mel = store.frames[store.starts[clips][clip] + row - first[clip]].float()
+    row += store.starts[clips][clip] - first[clip]
+    mel = store.frames[row.to(store.frames.device)].to(row.device).float()
     change = torch.diff(mel, dim=0, prepend=mel[:1]).abs()
     change[first] = 0  # the step from one clip to the next is no change
 
@@ -363,7 +364,7 @@ def train_classifier(
     Returns:
         Posterior of the test clips: softmax of each patch, mean over a clip's patches.
     """
-    device = store.frames.device
+    device = store.device
     generator = seed_everything(seed, device)
     network = Classifier(encoder, d, num_classes).to(device)
     make, clips = labelled_views(

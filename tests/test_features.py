@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -16,7 +17,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from tiny import memory_store, write_corpus
+from tiny import memory_store, striped_store, write_corpus
 
 from acl_lib import features
 from acl_lib.config import RESAMPLERS, MelConfig
@@ -28,6 +29,8 @@ from acl_lib.features import (
     load_waveform,
     repeat_to,
 )
+from acl_lib.probing import log_mel_statistics
+from acl_lib.views import gather_patches
 
 RATE = 22_050
 SILENCE = math.log10(MelConfig().floor)
@@ -486,6 +489,41 @@ def test_a_store_moves_whole(corpus, tmp_path):
     assert torch.equal(store.to("cpu").frames, store.frames)
 
 
+def test_frames_stay_behind_when_they_would_take_more_than_half_of_a_gpus_free_memory(monkeypatch):
+    free = {"cuda:0": 1000, "cuda:1": 10**6}
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free[str(device)], 10**9))
+    first, second = torch.device("cuda:0"), torch.device("cuda:1")
+    assert features._has_room(first, 500) and not features._has_room(first, 501)
+    assert features._has_room(second, 501)
+    assert features._has_room(torch.device("cpu"), 10**12)
+
+
+def test_a_store_whose_frames_stay_behind_works_where_the_rest_of_it_is(monkeypatch):
+    store = striped_store(5)
+    monkeypatch.setattr(features, "_has_room", lambda device, size: size < store.frames.nbytes)
+    there = store.to("meta")
+    assert there.frames is store.frames and there.device.type == "meta"
+    assert {there.starts.device.type, there.lengths.device.type} == {"meta"}
+    assert store.device.type == "cpu"
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_without_room_for_the_frames_gets_the_same_patches(monkeypatch):
+    store = striped_store(50)
+    whole = store.to("cuda")
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (1000, 10**9))
+    split = store.to("cuda")
+    assert split.frames is store.frames and split.device.type == whole.frames.device.type == "cuda"
+    at = split.starts + torch.arange(50, device="cuda") % 30
+    expected = gather_patches(whole.frames, at, 101)
+    found = gather_patches(split.frames, at, 101)
+    assert found.device == expected.device and torch.equal(found, expected)
+    assert found.stride() == expected.stride()
+    clips = torch.arange(50, device="cuda")
+    assert torch.equal(log_mel_statistics(split, clips), log_mel_statistics(whole, clips))
+    assert split.mel_statistics(clips) == whole.mel_statistics(clips)
+
+
 def test_a_corpus_without_clips_is_told(corpus, tmp_path):
     with pytest.raises(ValueError, match="tiny has no clips"):
         build(corpus.select([]), tmp_path)
@@ -500,10 +538,12 @@ def full_disk_by_limit(monkeypatch):
 
 
 class FullDisk:
-    """A file whose third write finds no space left on the device."""
+    """Files of which the eighth write finds no space left on the device."""
+
+    writes = 0  # to all of them
 
     def __init__(self, path, mode):
-        self.file, self.writes = builtins.open(path, mode), 0
+        self.file = builtins.open(path, mode)
 
     def __enter__(self):
         return self
@@ -511,21 +551,66 @@ class FullDisk:
     def __exit__(self, *failed):
         self.file.close()
 
+    def __iter__(self):
+        return iter(self.file)
+
+    def __getattr__(self, name):
+        return getattr(self.file, name)
+
     def write(self, content):
-        self.writes += 1
-        if self.writes == 3:
+        FullDisk.writes += 1
+        if FullDisk.writes == 8:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         return self.file.write(content)
 
 
 def full_disk_by_errno(monkeypatch):
+    monkeypatch.setattr(FullDisk, "writes", 0)
     monkeypatch.setattr(features, "open", FullDisk, raising=False)
     return lambda: monkeypatch.delattr(features, "open")
 
 
-@pytest.mark.parametrize("fill", [full_disk_by_limit, full_disk_by_errno])
-def test_a_full_disk_is_told_and_leaves_nothing_half_made(corpus, tmp_path, monkeypatch, fill):
+def content(tmp_path) -> dict[str, bytes]:
+    """The bytes of the only store, by file."""
+    (folder,) = (tmp_path / "cache" / "logmel").iterdir()
+    assert folder.suffix != ".part"
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def expected_content(corpus, tmp_path) -> dict[str, bytes]:
+    """The bytes of a store that was made without interruption, somewhere else."""
+    build(corpus, tmp_path / "whole")
+    return content(tmp_path / "whole")
+
+
+@pytest.fixture
+def decoded(monkeypatch) -> list[str]:
+    """The names of the files that this process decodes."""
+    names, load = [], features.load_waveform
+
+    def told(path, **options):
+        names.append(Path(path).name)
+        return load(path, **options)
+
+    monkeypatch.setattr(features, "load_waveform", told)
+    return names
+
+
+@pytest.mark.parametrize(
+    ("fill", "save_bytes", "kept"),
+    [
+        (full_disk_by_limit, 1 << 23, 0),  # all are saved at once, at the end
+        (full_disk_by_limit, 1, 2),  # 50 kB are two clips and a half
+        (full_disk_by_errno, 1 << 23, 0),
+        (full_disk_by_errno, 1, 2),  # the sums of the third
+    ],
+)
+def test_a_full_disk_is_told_and_what_was_saved_is_kept(
+    corpus, tmp_path, monkeypatch, decoded, fill, save_bytes, kept
+):
     threads = torch.get_num_threads()
+    expected = expected_content(corpus, tmp_path)
+    monkeypatch.setattr(features, "SAVE_BYTES", save_bytes)
     undo = fill(monkeypatch)
     try:
         with pytest.raises(StoreError) as caught:
@@ -534,16 +619,19 @@ def test_a_full_disk_is_told_and_leaves_nothing_half_made(corpus, tmp_path, monk
         undo()
     message = str(caught.value)
     assert str(tmp_path / "cache") in message
-    assert "MB. Free some space, or set ACL_CACHE" in message
+    assert "Free some space and run it again, or set ACL_CACHE" in message
+    assert (f"0.1 MB; {kept} of 6 clips are kept" in message) == (kept > 0)
     assert caught.value.__cause__.errno in (errno.EFBIG, errno.ENOSPC)
-    assert list((tmp_path / "cache" / "logmel").iterdir()) == []
-    assert torch.get_num_threads() == threads
-    assert len(build(corpus, tmp_path).lengths) == 6  # with space again, all is well
+    assert len(leftovers(tmp_path)) == 1 and torch.get_num_threads() == threads
+    decoded.clear()
+    build(corpus, tmp_path)  # with space again
+    assert sorted(decoded) == [f"{n:02d}.wav" for n in range(kept, 6)]
+    assert content(tmp_path) == expected
 
 
 def test_a_cache_that_cannot_be_written_is_told(corpus, tmp_path):
     (tmp_path / "cache").write_text("a file where the folder should be")
-    with pytest.raises(StoreError, match="Free some space, or set ACL_CACHE") as caught:
+    with pytest.raises(StoreError, match="Free some space and run it again, or set") as caught:
         build(corpus, tmp_path)
     assert "MB" not in str(caught.value)  # nothing was read, so nothing is known
 
@@ -562,46 +650,140 @@ def test_a_store_that_was_damaged_says_what_to_delete(corpus, tmp_path, name):
 KILLED = """
 import os, sys
 from pathlib import Path
+from acl_lib import features
 from acl_lib.datasets import AudioFolder
-from acl_lib.features import LogMel, LogMelStore
-class Killed(LogMel):
+features.SAVE_BYTES = int(sys.argv[3])
+class Killed(features.LogMel):
     def read(self, path):
-        if path.name == "04.wav":
+        if path.name == sys.argv[4]:
             os._exit(9)  # no handler, no cleaning up
         return super().read(path)
 corpus = AudioFolder.open(Path(sys.argv[1]), name="tiny")
-LogMelStore.build(corpus, Killed(), sys.argv[2], workers=1)
+features.LogMelStore.build(corpus, Killed(), sys.argv[2], workers=1)
 """
 
 
-def test_a_killed_build_leaves_no_store(corpus, tmp_path):
-    arguments = [tmp_path / "sounds" / "clips.csv", tmp_path / "cache"]
-    killed = subprocess.run([sys.executable, "-c", KILLED, *map(str, arguments)], check=False)
-    assert killed.returncode == 9
-    assert len(leftovers(tmp_path)) == 1  # it did begin
+def killed(tmp_path, *, at: int, save_bytes: int) -> None:
+    """Build the store of `corpus` in another process that dies while it decodes a clip."""
+    arguments = [tmp_path / "sounds" / "clips.csv", tmp_path / "cache", save_bytes, f"{at:02d}.wav"]
+    command = [sys.executable, "-c", KILLED, *map(str, arguments)]
+    assert subprocess.run(command, check=False).returncode == 9
+    assert len(leftovers(tmp_path)) == 1
     assert not list((tmp_path / "cache").rglob("index.json"))
-    assert len(build(corpus, tmp_path).lengths) == 6
-    assert leftovers(tmp_path) == []
 
 
-def test_only_what_the_dead_left_of_this_store_on_this_machine_is_removed(corpus, tmp_path):
+def test_a_killed_build_goes_on_where_it_stopped_to_the_same_bytes(tmp_path, decoded):
+    corpus = write_corpus(tmp_path / "sounds", clips=12)
+    corpus.clips[1].path.write_text("not a sound")
+    with pytest.raises(UnreadableAudioError, match="1 of 12"):
+        build(corpus, tmp_path / "whole")
+    expected = content(tmp_path / "whole")
+    killed(tmp_path, at=7, save_bytes=1)
+    killed(tmp_path, at=11, save_bytes=50_000)  # and once more
+    decoded.clear()
+    with pytest.raises(UnreadableAudioError, match="1 of 12"):  # the first process met it
+        build(corpus, tmp_path)
+    assert content(tmp_path) == expected and leftovers(tmp_path) == []
+    at = int(min(decoded)[:2])
+    assert at > 3  # four at most are ahead of what one thread has written
+    assert sorted(decoded) == [f"{n:02d}.wav" for n in range(at, 12)]
+
+
+def test_a_build_stopped_by_hand_goes_on_too(corpus, tmp_path, monkeypatch, decoded):
+    expected = expected_content(corpus, tmp_path)
+    monkeypatch.setattr(features, "SAVE_BYTES", 1)
+    save, saved = features._Unfinished._save, []
+
+    def stop(part):
+        save(part)
+        saved.append(part)
+        if len(saved) == 4:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(features._Unfinished, "_save", stop)
+        with pytest.raises(KeyboardInterrupt):
+            build(corpus, tmp_path)
+    decoded.clear()
     build(corpus, tmp_path)
-    (folder,) = (tmp_path / "cache" / "logmel").iterdir()
-    folder.rename(tmp_path / "aside")
-    with subprocess.Popen([sys.executable, "-c", ""]) as process:
-        pass  # it ends, and its number is no one's
-    here = features._unfinished(folder, process.pid)
-    others = [
-        features._unfinished(folder, os.getppid()),  # alive
-        features._unfinished(folder.with_name("another-0123"), process.pid),
-        here.with_name(here.name.replace("@", "@far.")),
-    ]
-    mine = features._unfinished(folder, os.getpid())  # of a dead process with the same number
-    for part in (here, mine, *others):
-        part.mkdir()
-        (part / "frames.f16").write_text("half-made")
-    assert len(build(corpus, tmp_path).lengths) == 6
-    assert leftovers(tmp_path) == sorted(part.name for part in others)
+    assert sorted(decoded) == ["04.wav", "05.wav"]
+    assert content(tmp_path) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "spoil", "kept"),
+    [
+        ("frames.f16", lambda raw: raw + b"half a clip", 4),
+        ("sums.f64", lambda raw: raw + b"half a clip", 4),
+        ("clips.jsonl", lambda raw: raw + b"[101, nu", 4),  # a line cut short vouches for nothing
+        ("clips.jsonl", lambda raw: raw[:-1], 3),
+        ("clips.jsonl", lambda raw: b"", 0),
+        ("frames.f16", lambda raw: raw[:-1], 0),
+        ("sums.f64", lambda raw: b"", 0),
+    ],
+)
+def test_what_no_line_vouches_for_is_made_again(
+    corpus, tmp_path, monkeypatch, decoded, name, spoil, kept
+):
+    expected = expected_content(corpus, tmp_path)
+    monkeypatch.setattr(features, "SAVE_BYTES", 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(features, "_in_turn", lambda pool, work, clips, ahead: map(work, clips[:4]))
+        patch.setattr(features._Unfinished, "finish", lambda *a: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            build(corpus, tmp_path)
+    (path,) = (tmp_path / "cache" / "logmel").glob(f"*.part/{name}")
+    path.write_bytes(spoil(path.read_bytes()))
+    decoded.clear()
+    build(corpus, tmp_path)
+    assert sorted(decoded) == [f"{n:02d}.wav" for n in range(kept, 6)]
+    assert content(tmp_path) == expected
+
+
+def test_taking_up_a_store_says_how_much_is_there(corpus, tmp_path, capsys):
+    killed(tmp_path, at=5, save_bytes=1)
+    LogMelStore.build(corpus, LogMel(), tmp_path / "cache", progress=True)
+    first = capsys.readouterr().err.strip().split("\r")[0]
+    assert 0 < int(first.partition("/6")[0].rpartition(" ")[2]) < 6
+
+
+TOLD = """
+import sys, time
+from pathlib import Path
+from acl_lib.datasets import AudioFolder
+from acl_lib.features import LogMel, LogMelStore
+class Told(LogMel):
+    def read(self, path):
+        print(path.name, flush=True)
+        time.sleep(0.1)
+        return super().read(path)
+root = Path(sys.argv[2])
+(root / f"{time.monotonic_ns()}.ready").touch()
+while len(list(root.glob("*.ready"))) < 2:
+    time.sleep(0.01)
+corpus = AudioFolder.open(Path(sys.argv[1]), name="tiny")
+store = LogMelStore.build(corpus, Told(), root / "cache", workers=1, progress=False)
+assert len(store.lengths) == 6
+"""
+
+
+def test_two_processes_that_want_one_store_make_it_once(corpus, tmp_path):
+    expected = expected_content(corpus, tmp_path)
+    command = [sys.executable, "-c", TOLD, *map(str, [corpus.root / "clips.csv", tmp_path])]
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    said = [process.communicate()[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0]
+    assert sorted("".join(said).split()) == [f"{n:02d}.wav" for n in range(6)]
+    assert content(tmp_path) == expected
+
+
+def test_only_a_few_clips_are_in_work_or_waiting_at_a_time():
+    begun, taken = [], 0
+    with ThreadPoolExecutor(2) as pool:
+        for n in features._in_turn(pool, lambda n: begun.append(n) or n, range(50), ahead=3):
+            assert n == taken and len(begun) <= taken + 3
+            taken += 1
+    assert taken == 50 and sorted(begun) == list(range(50))
 
 
 def test_two_threads_may_ask_for_the_same_store(corpus, tmp_path):
@@ -629,19 +811,3 @@ def test_torchs_threads_are_given_back(corpus, tmp_path, monkeypatch):
         assert torch.get_num_threads() == 3
     finally:
         torch.set_num_threads(before)
-    assert leftovers(tmp_path) == []
-
-
-def test_a_store_made_meanwhile_by_another_process_is_taken(corpus, tmp_path, monkeypatch):
-    build(corpus, tmp_path)
-    (folder,) = (tmp_path / "cache" / "logmel").iterdir()
-    aside = folder.rename(tmp_path / "aside")
-    replace_folder = os.replace
-
-    def late(part, target):
-        aside.rename(folder)  # the other one was faster
-        replace_folder(part, target)
-
-    monkeypatch.setattr(features.os, "replace", late)
-    assert len(build(corpus, tmp_path).lengths) == 6
-    assert leftovers(tmp_path) == []

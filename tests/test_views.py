@@ -1,9 +1,11 @@
 """Patches out of a store: where they may start, which backgrounds they meet, mix-back in power."""
 
 import math
+import mmap
 
 import beartype
 import jaxtyping
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -129,6 +131,30 @@ def test_all_patches_are_those_a_loop_finds(lengths, hop, last_start, data):
     assert list(zip(patch_starts.tolist(), clip.tolist(), strict=True)) == expected
     x = gather_patches(frames, patch_starts, 7)
     assert (x[:, 0, 0] == clip[:, None]).all()
+
+
+@pytest.mark.skipif(views._MADVISE is None, reason="the system takes no advice")
+def test_the_system_is_asked_for_exactly_the_pages_that_the_patches_lie_on(tmp_path, monkeypatch):
+    page, row = mmap.PAGESIZE, BANDS * 2  # bytes
+    values = torch.randn(4000, BANDS, generator=rng()).half()
+    values.numpy().tofile(tmp_path / "frames")
+    mapped = np.memmap(tmp_path / "frames", dtype=np.float16, mode="c", shape=(4000, BANDS))
+    frames = torch.from_numpy(mapped)
+    answers, asked, advise = [], set(), views._MADVISE
+
+    def told(address, size, advice):
+        assert advice == mmap.MADV_WILLNEED and (address - frames.data_ptr()) % page == 0
+        first = (address - frames.data_ptr()) // page
+        asked.update(range(first, first + math.ceil(size / page)))
+        answers.append(advise(address, size, advice))
+
+    monkeypatch.setattr(views, "_MADVISE", told)
+    patch_starts = torch.tensor([0, 3899, 1234])
+    found = gather_patches(frames, patch_starts, P)
+    wanted = [range(s * row // page, ((s + P) * row - 1) // page + 1) for s in (0, 3899, 1234)]
+    assert asked == set().union(*wanted) and answers == [0, 0, 0]
+    monkeypatch.setattr(views, "_MADVISE", None)
+    assert torch.equal(found, gather_patches(values, patch_starts, P))
 
 
 @pytest.mark.parametrize(("frames", "patches"), [(101, 1), (150, 1), (151, 2), (3007, 59)])
