@@ -231,7 +231,7 @@ def _add_recipe(command: argparse.ArgumentParser) -> None:
 
 def _add_machine(command: argparse.ArgumentParser) -> None:
     command.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
-    command.add_argument("--threads", type=int, help="processor threads (default: all cores)")
+    command.add_argument("--threads", type=int, help="processor threads (default: idle cores)")
 
 
 def _corpora(args: argparse.Namespace) -> int:
@@ -266,7 +266,7 @@ def _run(args: argparse.Namespace) -> int:
         record = run(
             wanted,
             device=args.device,
-            threads=args.threads,
+            threads=args.threads or "free",
             again=args.again,
             skip_unreadable=args.skip_unreadable,
         )

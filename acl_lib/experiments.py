@@ -26,6 +26,7 @@ from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
+import psutil
 import torch
 from filelock import FileLock
 from jaxtyping import Int
@@ -270,7 +271,7 @@ def run(
     recipe: Recipe,
     *,
     device: str = "auto",
-    threads: int | None = None,
+    threads: int | str | None = None,
     again: bool = False,
     skip_unreadable: bool = False,
     progress: bool = True,
@@ -286,8 +287,9 @@ def run(
 
     Args:
         device: "cpu", "cuda" or "auto".
-        threads: processor threads of torch; as they are when None. Sums depend on them in their
-            last digit, so that a record is repeated exactly with its own number of threads only.
+        threads: processor threads of torch; as they are when None; "free": as many as cores are
+            idle, and after an interruption as many as before it. Sums depend on them in their last
+            digit, so that a record is repeated exactly with its own number of threads only.
         again: run even if a record exists.
         skip_unreadable: take unreadable files as silence instead of stopping.
         progress: draw progress bars.
@@ -303,7 +305,7 @@ def run(
         FloatingPointError: the loss or its gradient stopped being finite.
     """
     device = _device(device)
-    if threads is not None:
+    if threads not in (None, "free"):
         if threads < 1:
             raise ValueError(f"threads must be at least 1; got {threads}")
         torch.set_num_threads(threads)
@@ -323,6 +325,8 @@ def run(
         with lock if parallel.is_first() else contextlib.nullcontext():
             if parallel.from_first(lambda: _is_made(home, again)):
                 return Record.read(home / "record.json")
+            if threads == "free":
+                torch.set_num_threads(parallel.from_first(lambda: _free_threads(home)))
             started, cpu_started = time.perf_counter(), time.process_time()
             with parallel.first_ahead():
                 store = open_store(
@@ -343,6 +347,18 @@ def run(
                     for leftover in (*home.glob("*.resume"), *home.glob("*.part")):
                         leftover.unlink()
         return record if parallel.is_first() else Record.read(home / "record.json")
+
+
+def _free_threads(home: Path) -> int:
+    """As many threads as cores are idle, up to torch's own number; noted for what goes on later.
+
+    Threads that wait for a core make a step slower than one thread alone (`benchmarks/threads.py`).
+    """
+    note = home / "threads.resume"
+    if not note.exists():
+        idle = psutil.cpu_times_percent(interval=0.5).idle / 100 * psutil.cpu_count()
+        note.write_text(str(max(1, min(round(idle), torch.get_num_threads()))))
+    return int(note.read_text())
 
 
 def _is_made(home: Path, again: bool) -> bool:

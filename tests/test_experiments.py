@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import soundfile
@@ -421,3 +422,19 @@ def test_the_geometry_of_a_record_is_that_of_its_test_clips(tiny, one_thread):
         assert values["class_gap"] == pytest.approx(gap)
         assert 0 <= values["alignment"] <= 4 and values["uniformity"] <= 0
         assert values["effective_rank"] >= 1
+
+
+def test_idle_cores_decide_the_threads_once_for_a_run(tmp_path, monkeypatch):
+    def idle(percent):
+        monkeypatch.setattr(
+            experiments.psutil, "cpu_times_percent", lambda interval: SimpleNamespace(idle=percent)
+        )
+        return experiments._free_threads(tmp_path)
+
+    monkeypatch.setattr(experiments.psutil, "cpu_count", lambda: 8)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
+    assert idle(0.0) == 1
+    assert idle(100.0) == 1  # as before the interruption
+    for percent, threads in ((100.0, 4), (40.0, 3), (25.0, 2), (3.0, 1)):
+        (tmp_path / "threads.resume").unlink()
+        assert idle(percent) == threads
