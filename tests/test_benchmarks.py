@@ -212,3 +212,63 @@ def test_the_comparison_of_the_geometry(benchmark, tmp_path, monkeypatch):
     assert million["projected_cpu_hours"] == pytest.approx(seconds * 1e8 / 3600, rel=0.01)
     rows = [{"rows": n, "cpu_seconds": n**1.5} for n in (10, 20, 60)]
     assert module.growths(rows) == [1.5, 1.5]
+
+
+# --- large batches, threads, several processes
+
+
+def run(module, monkeypatch, *words) -> dict:
+    """The record of a benchmark that is started with these words."""
+    monkeypatch.setattr(sys, "argv", ["benchmark", *map(str, words)])
+    module.main()
+    return json.loads(Path(words[-1]).read_text())
+
+
+def test_the_comparison_of_large_batches(benchmark, tmp_path, monkeypatch):
+    module = benchmark("large_batches")
+    monkeypatch.setattr(module.losses, "BLOCKWISE_ROWS", module.losses.BLOCKWISE_ROWS)
+    monkeypatch.setattr(module, "peak_mb", lambda afresh=False: 100.0)
+    spent = iter([2.0, 1.0, 4.0, 1.0, 3.0, 3.0] * 100)  # whole, tiles, whole, ...
+
+    def call(form, by, kind, rows, d):
+        return module.one_call(form, by, kind, rows, d) | {"cpu_seconds": next(spent)}
+
+    monkeypatch.setattr(module, "in_a_process", call)
+    words = ["--rows", 24, "--d", 8, "--largest", 0, "--rounds", 3, "--out", tmp_path / "r.json"]
+    record = run(module, monkeypatch, *words)
+    assert len(record["rows"]) == 2 * len(module.FORMS)
+    for row in record["rows"]:
+        assert row["time_ratio"] == 0.5 and row["time_ratio_range"] == [0.25, 1.0]
+        assert row["whole_cpu_ms"] == 2000 and row["tiles_cpu_ms"] == 1000 and row["n"] == 3
+    for row in record["errors"]:
+        assert row["tiles_float64_value"] < 1e-14 and row["tiles_float64_gradient"] < 1e-12
+        assert row["tiles_float32_gradient"] < 1e-5
+
+
+def test_the_comparison_of_threads(benchmark, tmp_path, monkeypatch):
+    module = benchmark("threads")
+    monkeypatch.setattr(module.os, "sched_getaffinity", lambda _: {0, 1, 2}, raising=False)
+    rounds = iter([10.0, 20.0, 40.0])
+
+    def measured(threads, waiting, busy, steps, width):
+        slower = next(rounds) if (threads, waiting, busy) == (1, "ACTIVE", 0) else 30.0
+        return slower * (threads if busy else 1 / threads)
+
+    monkeypatch.setattr(module, "measured", measured)
+    record = run(module, monkeypatch, "--rounds", 3, "--out", tmp_path / "r.json")
+    rows = {(r["busy_processes"], r["waiting"], r["threads"]): r for r in record["rows"]}
+    assert len(rows) == len(record["rows"]) == 2 * 2 * 3 and record["cores"] == 3
+    assert rows[3, "PASSIVE", 2]["ratio_to_one_thread"] == 2
+    assert rows[0, "ACTIVE", 3]["ratio_range"] == [0.25, 1.0]
+    assert rows[0, "ACTIVE", 1]["step_ms"] == 20
+
+
+def test_a_batch_shared_by_two_processes(benchmark, tmp_path, monkeypatch):
+    script = FOLDER / "several_processes.py"
+    words = "--rounds 1 --steps 1 --clips 4 --width 8 --out".split()
+    subprocess.run([sys.executable, script, *words, tmp_path / "r.json"], check=True)
+    record = json.loads((tmp_path / "r.json").read_text())
+    assert [row["loss"] for row in record["rows"]] == ["NT-Xent", "ACL", "NT-Xent-AM", "MoCo"]
+    for row in record["rows"]:
+        assert max(row["float64"].values()) < 1e-10
+        assert row["one"]["ratio_to_one"] == 1 and row["two"]["ms"] > 0

@@ -297,3 +297,34 @@ def test_a_figure_names_its_records():
     x = torch.tensor([0.0, 1.0])
     figure = figures.named(figures.curves(x, {"a": x}, "x", "y"), "acl_esc10, 30 runs")
     assert "records: acl_esc10, 30 runs" in [text.get_text() for text in figure.texts]
+
+
+def test_growth_draws_what_was_measured_full_and_what_was_not_hollow():
+    points = [(1.0, 10.0), (10.0, 100.0)]
+    figure = figures.growth(
+        {"ours": points, "theirs": points},
+        "hours",
+        "CPU s",
+        projected={"ours": (1000.0, 1e4)},
+        limit=(200.0, "200 MB"),
+    )
+    axis = figure.axes[0]
+    assert axis.get_xscale() == axis.get_yscale() == "log"
+    lines = [(list(line.get_xdata()), line.get_linestyle()) for line in axis.lines]
+    assert ([1.0, 10.0], "-") in lines and ([10.0, 1000.0], "--") in lines
+    hollow = [line for line in axis.lines if line.get_markerfacecolor() == "white"]
+    assert [list(line.get_xdata()) for line in hollow] == [[1000.0], []]
+    named = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert named == ["ours", "theirs", "projected, not measured", "200 MB"]
+
+
+def test_ratios_say_their_median_and_span_their_range():
+    axis = figures.ratios({"lightly": (4.56, 4.45, 4.78), "whole": (0.7, 0.6, 0.8)}, "x").axes[0]
+    assert rows(axis) == ["lightly", "whole"]
+    assert [text.get_text() for text in axis.texts] == ["4.56", "0.7"]
+    assert [list(line.get_xdata()) for line in axis.lines[::2]] == [
+        [4.45, 4.78],
+        [0.6, 0.8],
+        [1, 1],
+    ]
+    assert axis.get_xlim()[0] < 0.6 and axis.get_xlim()[1] > 4.78

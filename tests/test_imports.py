@@ -33,6 +33,7 @@ TABLE = {
     "verdicts": {"grids", "published", "records", "statistics"},
     "publish": {"config", "datasets", "explorers", "ledger"},
     "reference": set(),
+    "costs": set(),
 }
 TABLE["explorers"] = set(TABLE) - {"__init__", "publish", "reference"}
 TABLE["__main__"] = set(TABLE) - {"__init__"}

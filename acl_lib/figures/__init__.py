@@ -1,5 +1,6 @@
 """Arrays or records -> one matplotlib Figure: axes with units, colours that everyone can tell."""
 
+from .costs import growth, ratios
 from .curves import curves, histogram, loss_curve, panels, seed_curves
 from .scores import accuracies, differences, heat_map, intervals, seeds, side_by_side
 from .sound import (
@@ -30,6 +31,7 @@ __all__ = [
     "differences",
     "feature_maps",
     "geometry",
+    "growth",
     "heat_map",
     "histogram",
     "intervals",
@@ -42,6 +44,7 @@ __all__ = [
     "pair_forces",
     "panels",
     "patches",
+    "ratios",
     "seed_curves",
     "seeds",
     "side_by_side",
