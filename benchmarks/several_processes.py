@@ -116,6 +116,11 @@ def main():
                 "loss_difference": abs(shared_loss - loss) / abs(loss),
                 "gradient_difference": ((shared_slope - slope).norm() / slope.norm()).item(),
             }
+        # how far float32 itself reaches: the same in another order of its sums
+        one, threads = (turns[0][way][name]["float32"][1] for way in ("one", "one, two threads"))
+        row["float32"]["gradient_difference_of_threads"] = (
+            (threads - one).norm() / one.norm()
+        ).item()
         for way in ways:
             ms = [turn[way][name]["ms"] for turn in turns]
             ratios = [turn[way][name]["ms"] / turn["one"][name]["ms"] for turn in turns]
