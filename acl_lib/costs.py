@@ -112,13 +112,21 @@ def shared_batches(record: dict) -> str:
     """A table of one batch in two processes: how far from one process, and what it costs."""
     lines = []
     for row in record["rows"]:
-        apart = (f"{row[kind]['gradient_difference']:.0e}" for kind in ("float32", "float64"))
+        single, exact = row["float32"], row["float64"]
+        apart = (
+            f"{number:.0e}"
+            for number in (
+                single["gradient_difference"],
+                single["gradient_difference_of_threads"],
+                exact["gradient_difference"],
+            )
+        )
         costs = (
             _spread(row[way]["ratio_to_one"], *row[way]["ratio_range"])
             for way in ("two", "one, two threads")
         )
         lines.append((row["loss"], *apart, *costs))
-    title = "loss", "gradient apart", "in float64", "two processes", "two threads"
+    title = "loss", "apart", "threads apart", "in float64", "two processes", "two threads"
     return _table(title, lines)
 
 
