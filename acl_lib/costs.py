@@ -171,7 +171,7 @@ def aims(records: dict) -> str:
         ("65,536 rows in 24 GB", peak < 24, f"{peak:.1f} GB", "large_batches"),
         ("two processes as one, to 1e-5", apart < 1e-5, f"{apart:.0e}", "several_processes"),
         (
-            "streaming costs 20 % at most",
+            "streaming costs 20 % at most (median)",
             middle <= 1.2,
             _spread(middle, low, high),
             "long_corpora",
