@@ -148,7 +148,7 @@ def measures(record: dict) -> tuple[dict[str, Points], dict[str, tuple[float, fl
     measured: dict[str, Points] = {}
     for row in record["rows"]:
         if row["by"] == "acl_lib":
-            name = row["measure"].replace("_", " ")
+            name = row["measure"].replace("between_class_", "between-class ")
             measured.setdefault(name, []).append((float(row["rows"]), row["cpu_seconds"]))
     million = record["uniformity_of_a_million_rows"]["projected_cpu_hours"]
     return measured, {"uniformity": (1e6, 3600 * million)}

@@ -314,6 +314,7 @@ def test_growth_draws_what_was_measured_full_and_what_was_not_hollow():
     assert ([1.0, 10.0], "-") in lines and ([10.0, 1000.0], "--") in lines
     hollow = [line for line in axis.lines if line.get_markerfacecolor() == "white"]
     assert [list(line.get_xdata()) for line in hollow] == [[1000.0], []]
+    assert [label.get_text() for label in axis.get_xticklabels()] == ["1", "10", "1,000"]
     named = [text.get_text() for text in figure.legends[0].get_texts()]
     assert named == ["ours", "theirs", "projected, not measured", "200 MB"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from .style import COLOURS, MARKERS, new_figure, open_axis
 
@@ -41,6 +41,9 @@ def growth(
         axis.axhline(limit[0], color=COLOURS[6], ls=":", lw=1, label=limit[1])
     axis.set(xlabel=xlabel, ylabel=ylabel)
     axis.minorticks_off()
+    sizes = {x for points in rows.values() for x, _ in points}
+    sizes |= {x for x, _ in (projected or {}).values()}
+    axis.set_xticks(sorted(sizes), [f"{x:,.12g}" for x in sorted(sizes)])
     figure.legend(loc="outside upper center", ncols=2, frameon=False)
     open_axis(axis)
     return figure
@@ -65,11 +68,9 @@ def ratios(rows: dict[str, tuple[float, float, float]], label: str) -> Figure:
     axis.set_xscale("log")
     every = [end for row in rows.values() for end in row] + [1]
     axis.set_xlim(min(every) / 1.3, max(every) * 1.3)
+    axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axis.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
-    if max(every) < 20 * min(every):
-        axis.xaxis.set_minor_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
-    else:
-        axis.xaxis.set_minor_formatter(NullFormatter())
+    axis.xaxis.set_minor_formatter(NullFormatter())
     axis.set_yticks(range(len(rows)), list(rows))
     axis.set_ylim(len(rows) - 0.5, -0.8)
     axis.set_xlabel(label)
