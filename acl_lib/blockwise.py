@@ -39,11 +39,11 @@ def by_blocks(f: Callable[..., Tensor], *x: Float[Tensor, "N d"]) -> Tensor:
 
 def log_sum_exp_of_others(
     u: Float[Tensor, "N d"],
-    who: Int[Tensor, N],
-    keys: tuple[Float[Tensor, "M d"], Int[Tensor, M]] | None = None,
+    who: Int[Tensor, " N"],
+    keys: tuple[Float[Tensor, "M d"], Int[Tensor, " M"]] | None = None,
     *,
     temperature: float,
-) -> Float[Tensor, N]:
+) -> Float[Tensor, " N"]:
     r"""For each row the logarithm of what it sees of rows that are not of its own.
 
     .. math:: \ell_i = \log \sum_{j:\, w_j \ne w_i} \exp(\langle u_i, v_j \rangle / \tau)
@@ -77,7 +77,7 @@ def of_partners(u: Float[Tensor, "N d"]) -> tuple[Float[Tensor, " B"], Float[Ten
 
 
 def shortfall_sum(
-    u: Float[Tensor, "N d"], who: Int[Tensor, N], *, margin: float, cosine_limit: float
+    u: Float[Tensor, "N d"], who: Int[Tensor, " N"], *, margin: float, cosine_limit: float
 ) -> Float[Tensor, ""]:
     r"""Squared shortfalls of all ordered pairs of rows that are not of one kind.
 
