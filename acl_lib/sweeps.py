@@ -98,6 +98,8 @@ def run_grid(
     todo = [cell for cell, now in zip(mine, states(mine), strict=True) if now in wanted]
     if not todo:
         return
+    # torchrun may have started this sweep beside others: its runs are not parts of one run for that
+    os.environ.pop("TORCHELASTIC_RUN_ID", None)
     from distributed import as_completed  # half a second that a finished grid can spare
 
     with _client(jobs, devices, scheduler) as client:

@@ -473,6 +473,27 @@ def test_parts_share_a_grid_out(tmp_path, place, said):
     assert sorted(names) == sorted(cell.name for cell in Grid.read(path).cells)
 
 
+def test_torchrun_may_start_a_sweep_on_each_device(tmp_path, place):
+    """What torchrun tells its processes would make a run wait for the other sweep to join it."""
+    records = tmp_path / "records"
+    sounds = place / "sounds" / "clips.csv"
+    (tmp_path / "one.yaml").write_text(
+        f"question: q\nrecipe: contrastive\nsettings: {{corpus: 'folder:{sounds}', {SETTINGS}}}\n"
+        f"arms: {{one: {{}}}}\nseeds: [0]\nrecords: {records}\n"
+    )
+    told = {"TORCHELASTIC_RUN_ID": "x", "RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2"}
+    told |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1", "ACL_RUNS": str(tmp_path / "runs")}
+    words = ["sweep", str(tmp_path / "one.yaml"), "--jobs", "1", "--devices", "cpu"]
+    subprocess.run(
+        [sys.executable, "-m", "acl_lib", *words],
+        env=environment(place) | told,
+        check=True,
+        timeout=200,
+    )
+    (record,) = records.rglob("*.json")
+    assert Record.read(record).cost["ranks"] == 1
+
+
 def test_a_worker_sees_one_device_counted_among_those_this_process_may_use(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
