@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 
 import torch
-from timing import write_record
+from timing import peak_mb, write_record
 
 from acl_lib import losses
 from acl_lib.blockwise import TILE
@@ -60,14 +60,6 @@ def one_call(form: str, by: str, kind: str, rows: int, d: int) -> dict:
     value_and_gradients(form, by, given)
     spent = time.process_time() - started
     return {"cpu_seconds": spent, "extra_mb": peak_mb() - before, "peak_mb": peak_mb()}
-
-
-def peak_mb(*, afresh: bool = False) -> float:
-    """Most memory that this process had, in 10^6 bytes; afresh: from what it has now on (Linux)."""
-    if afresh:
-        Path("/proc/self/clear_refs").write_text("5")
-    status = Path("/proc/self/status").read_text()
-    return 1.024e-3 * int(status.split("VmHWM:")[1].split()[0])
 
 
 def in_a_process(*call) -> dict:

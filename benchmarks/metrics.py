@@ -14,19 +14,19 @@ import argparse
 import itertools
 import math
 import multiprocessing
+import sys
 import time
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from timing import cpu_seconds_by_round, ratio_with_spread, write_record
+from timing import cpu_seconds_by_round, peak_mb, ratio_with_spread, write_record
 
 from acl_lib import metrics
 
 RECORD = Path(__file__).parents[1] / "book" / "results" / "benchmark_metrics.json"
 MILLION = 1_000_000
 CLASSES = 20
-STATUS = Path("/proc/self/status")
 D = {"uniformity": 512, "tolerance": 128, "between_class_cosine": 128}
 
 
@@ -77,20 +77,14 @@ def _extra_megabytes(measure: str, by: str, n: int) -> float:
     torch.set_num_threads(1)
     h, y = labelled_rows(n, D[measure])
     CONTENDERS[measure][by](h[:300], y[:300])  # libraries load at the first call
-    before = _peak_megabytes()
+    before = peak_mb(afresh=True)
     CONTENDERS[measure][by](h, y)
-    return round(_peak_megabytes() - before, 1)
-
-
-def _peak_megabytes() -> float:
-    # not getrusage, which a process inherits from the one that started it
-    line = next(line for line in STATUS.read_text().splitlines() if line.startswith("VmHWM"))
-    return int(line.split()[1]) / 1024
+    return round(peak_mb() - before, 1)
 
 
 def extra_megabytes(measure: str, by: str, n: int) -> float | None:
     """What a call takes beyond its rows, in a process of its own; None where only Linux knows."""
-    if not STATUS.exists():
+    if sys.platform != "linux":
         return None
     with multiprocessing.get_context("spawn").Pool(1) as alone:
         return alone.apply(_extra_megabytes, (measure, by, n))
@@ -148,7 +142,7 @@ def on_gpu(n: int) -> dict:
         "rows": n,
         "d": D["uniformity"],
         "seconds": round(seconds, 3),
-        "extra_mb": round((torch.cuda.max_memory_allocated() - held) / 2**20, 1),
+        "extra_mb": round((torch.cuda.max_memory_allocated() - held) / 1e6, 1),
     }
 
 

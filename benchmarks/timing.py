@@ -69,6 +69,14 @@ def ratio_with_spread(theirs: Sequence[float], ours: Sequence[float]) -> dict[st
     }
 
 
+def peak_mb(*, afresh: bool = False) -> float:
+    """Most memory that this process had, in 10^6 bytes; afresh: from what it has now on (Linux)."""
+    if afresh:
+        Path("/proc/self/clear_refs").write_text("5")
+    status = Path("/proc/self/status").read_text()
+    return 1.024e-3 * int(status.split("VmHWM:")[1].split()[0])
+
+
 def machine() -> dict[str, object]:
     """What a reader of a record needs in order to compare: no name, no path."""
     return {
