@@ -32,6 +32,8 @@ BIN = VENV / ("Scripts" if os.name == "nt" else "bin")
 PYTHON = BIN / ("python.exe" if os.name == "nt" else "python")
 STAMP = VENV / ".acl-installed"
 SPEC = ".[book,test]"
+# the whole suite; a file of tests stays with one worker, as a notebook does with its kernel
+WORKERS = ["-n", "auto", "--maxprocesses=4", "--dist=loadfile"]
 FOLDERS = {"ACL_DATA": "data", "ACL_CACHE": "cache", "ACL_RUNS": "runs"}
 
 
@@ -137,7 +139,8 @@ def main(argv: list[str] | None = None) -> int:
     if options.task == "book":
         return book(env, options.corpus, options.profile)
     if options.task == "test":
-        return call("pytest", "-q", *extra, env=env)
+        env.setdefault("OMP_NUM_THREADS", "1")  # workers share the cores
+        return call("pytest", "-q", *(extra or WORKERS), env=env)
     if options.task == "lab":
         return call("jupyter", "lab", "--ip=127.0.0.1", *extra, env=env)
     return lint(env) if options.task == "lint" else 0

@@ -143,6 +143,8 @@ def test_tests_hand_on_arguments_and_exit_code(machine):
     code, calls = machine("test", "-k", "losses", "--maxfail=1")
     assert code == 5
     assert calls[0].endswith("pytest -q -k losses --maxfail=1")
+    _, calls = machine("test")
+    assert calls[0].endswith("pytest -q -n auto --maxprocesses=4 --dist=loadfile")
 
 
 def test_lint_goes_through_every_check(machine):
