@@ -241,16 +241,18 @@ def _client(jobs: int | None, devices: Sequence[str], scheduler: str | None):
         # one thread: two runs that share a core's threads wait for each other
         env = {"CUDA_VISIBLE_DEVICES": device, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
         calm = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"  # Ctrl-C is for us
-        quiet = {"silence_logs": logging.CRITICAL, "dashboard": False, "preload": [calm]}
-        return {"cls": Nanny, "options": {"env": env, "nthreads": 1, "memory_limit": None} | quiet}
+        quiet = {"silence_logs": logging.CRITICAL, "preload": [calm]}
+        options = {"env": env, "nthreads": 1, "memory_limit": None}
+        return {"cls": Nanny, "options": options | quiet | own}
 
-    own = {"host": "127.0.0.1", "port": 0, "dashboard": False, "dashboard_address": ":0"}
+    # on this machine only: whoever reaches a port of Dask can run code
+    own = {"host": "127.0.0.1", "dashboard": False, "dashboard_address": "127.0.0.1:0"}
     with (
         # of a sweep that was killed, the next one clears this folder
         dask.config.set({"temporary-directory": str(runs_dir())}),
         SpecCluster(
             workers={i: worker(device) for i, device in enumerate(seen)},
-            scheduler={"cls": Scheduler, "options": own},
+            scheduler={"cls": Scheduler, "options": {"port": 0} | own},
             silence_logs="CRITICAL",
         ) as cluster,
         Client(cluster) as client,

@@ -7,14 +7,15 @@ import shutil
 from pathlib import Path
 
 import nbformat
+import psutil
 import pytest
 import torch
 from tiny import write_corpus
 
-from acl_lib import experiments
+from acl_lib import experiments, sweeps
 from acl_lib.config import recipe
 from acl_lib.datasets import cache_dir
-from acl_lib.experiments import load_network, run
+from acl_lib.experiments import load_network, run, runs_dir
 from acl_lib.records import Record
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -245,3 +246,22 @@ def test_whatever_file_of_a_run_is_hostile_it_is_not_run(tmp_path, mark, monkeyp
         except Exception as error:  # refused, or made again: as it says
             assert not isinstance(error, pickle.PickleError), hostile
         assert not mark.exists(), hostile
+
+
+# --- ports
+
+
+def test_the_workers_of_a_sweep_listen_on_this_machine_only():
+    """Dask's messages are pickles: whoever reaches one of its ports can run code."""
+    runs_dir().mkdir(parents=True)
+    before = {c.laddr for c in psutil.Process().net_connections("inet") if c.status == "LISTEN"}
+    with sweeps._client(1, ["cpu"], None):
+        mine = psutil.Process()
+        heard = [
+            c.laddr
+            for process in [mine, *mine.children(recursive=True)]
+            for c in process.net_connections("inet")
+            if c.status == "LISTEN" and c.laddr not in before
+        ]
+    assert len(heard) >= 3  # scheduler, nanny, worker
+    assert {address.ip for address in heard} == {"127.0.0.1"}
