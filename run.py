@@ -4,7 +4,7 @@
     python3 run.py book     execute the notebooks and build the book
                             (--corpus esc10 --profile laptop: on another corpus, for longer)
     python3 run.py test     run every test; `run.py test -k losses` hands -k losses to pytest
-    python3 run.py lab      JupyterLab on the loopback address
+    python3 run.py lab      JupyterLab, for this machine alone and with its token
     python3 run.py lint     check the style of code and notebooks
     python3 run.py setup    install, nothing else
     python3 run.py clean    remove .venv and the built book; runs, caches and corpora stay
@@ -20,6 +20,7 @@ import argparse
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -34,6 +35,8 @@ STAMP = VENV / ".acl-installed"
 SPEC = ".[book,test]"
 # the whole suite; a file of tests stays with one worker, as a notebook does with its kernel
 WORKERS = ["-n", "auto", "--maxprocesses=4", "--dist=loadfile"]
+# for this machine alone: an option that names another address as well is refused by Jupyter
+LAB = ["--ip=127.0.0.1", "--ServerApp.identity_provider_class=acl_lib.lab.AlwaysAsks"]
 FOLDERS = {"ACL_DATA": "data", "ACL_CACHE": "cache", "ACL_RUNS": "runs"}
 
 
@@ -130,6 +133,11 @@ def main(argv: list[str] | None = None) -> int:
     options, extra = parser.parse_known_args(argv)
     if extra and options.task not in ("test", "lab"):
         parser.error(f"{options.task} does not know {' '.join(extra)}")
+    if options.task == "lab" and any(re.match(r"--(\w+\.)?ip\b", word) for word in extra):
+        parser.error(
+            "lab listens on this machine alone: whoever reaches it can run code in your name. From "
+            "another machine, come through ssh -L 8888:localhost:8888; or start jupyter lab itself"
+        )
     if sys.version_info < (3, 11):  # noqa: UP036 (an older Python can start this file)
         sys.exit(f"Python 3.11 or newer is needed; this is {sys.version.split()[0]}")
     if options.task == "clean":
@@ -142,7 +150,7 @@ def main(argv: list[str] | None = None) -> int:
         env.setdefault("OMP_NUM_THREADS", "1")  # workers share the cores
         return call("pytest", "-q", *(extra or WORKERS), env=env)
     if options.task == "lab":
-        return call("jupyter", "lab", "--ip=127.0.0.1", *extra, env=env)
+        return call("jupyter", "lab", *LAB, *extra, env=env)
     return lint(env) if options.task == "lint" else 0
 
 

@@ -34,8 +34,9 @@ TABLE = {
     "publish": {"config", "datasets", "explorers", "ledger"},
     "reference": set(),
     "costs": set(),
+    "lab": set(),
 }
-TABLE["explorers"] = set(TABLE) - {"__init__", "publish", "reference"}
+TABLE["explorers"] = set(TABLE) - {"__init__", "publish", "reference", "lab"}
 TABLE["__main__"] = set(TABLE) - {"__init__"}
 SLOW = {"librosa", "umap"}  # their first import compiles for 10 s and more
 

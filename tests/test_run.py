@@ -147,6 +147,21 @@ def test_tests_hand_on_arguments_and_exit_code(machine):
     assert calls[0].endswith("pytest -q -n auto --maxprocesses=4 --dist=loadfile")
 
 
+def test_lab_hands_on_arguments_and_stays_on_this_machine(machine):
+    machine("setup")
+    assert machine("lab", "--port=9000")[1][0].endswith(
+        "lab --ip=127.0.0.1 --ServerApp.identity_provider_class=acl_lib.lab.AlwaysAsks --port=9000"
+    )
+
+
+@pytest.mark.parametrize(
+    "word", ["--ip=0.0.0.0", "--ip", "--ServerApp.ip=*", "--NotebookApp.ip=::"]
+)
+def test_lab_does_not_open_to_the_network(machine, word, capsys):
+    assert machine("lab", "--no-browser", word) == (2, [])
+    assert "run code in your name" in capsys.readouterr().err
+
+
 def test_lint_goes_through_every_check(machine):
     machine("setup")
     (machine.folder / "notebooks").mkdir()

@@ -1,17 +1,19 @@
-"""Explorers in a real JupyterLab: what the browser moves Python reads, and the other way round."""
+"""JupyterLab as `make lab` starts it: who may come in, and explorers between browser and Python."""
 
+import importlib.util
 import json
 import os
 import re
-import secrets
 import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from pathlib import Path
 
 import nbformat
+import psutil
 import pytest
 from playwright.sync_api import expect
 
@@ -26,17 +28,42 @@ SETTINGS = {
 }
 
 
-def answers(url):
+# what a reader may have in a configuration of their own: everything open
+CARELESS = """c.ServerApp.ip = "0.0.0.0"
+c.IdentityProvider.token = ""
+c.NotebookApp.token = ""
+"""
+SPEC = importlib.util.spec_from_file_location("run_lab", ROOT / "run.py")
+RUN = importlib.util.module_from_spec(SPEC)
+SPEC.loader.exec_module(RUN)
+
+
+def asked(url, *, data=None, token=None):
+    """Status of a request, after whatever it is sent on to, and where that is; 0: no answer."""
+    headers = {"Authorization": f"token {token}"} if token else {}
+    request = urllib.request.Request(url, data=data, headers=headers)
     try:
-        with urllib.request.urlopen(url, timeout=5) as reply:
-            return reply.status == 200
+        with urllib.request.urlopen(request, timeout=60) as reply:
+            return reply.status, reply.url
+    except urllib.error.HTTPError as error:
+        return error.code, error.url
     except OSError:
-        return False
+        return 0, url
+
+
+def listening(process):
+    """Addresses that a process and those it started listen on."""
+    family = [process, *process.children(recursive=True)]
+    found = [c for one in family for c in one.net_connections("inet") if c.status == "LISTEN"]
+    return {(c.laddr.ip, c.laddr.port) for c in found}
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    """JupyterLab of this environment on a port of its own; its address, token and folder."""
+    """JupyterLab by `make lab` on a port of its own, for a reader whose settings open everything.
+
+    Its address, folder and process, and the token that it has all the same.
+    """
     extension = Path(sys.prefix) / "share/jupyter/labextensions/anywidget"
     if not extension.exists():
         pytest.skip(f"no anywidget for JupyterLab at {extension}")
@@ -47,11 +74,11 @@ def server(tmp_path_factory):
         path = home / "config/lab/user-settings" / folder / f"{file}.jupyterlab-settings"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(values))
+    (home / "config" / "jupyter_server_config.py").write_text(CARELESS)
     (home / "work").mkdir()
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    token = secrets.token_hex(16)
     places = {
         f"JUPYTER_{kind.upper()}_DIR": str(home / kind) for kind in ("config", "data", "runtime")
     }
@@ -63,8 +90,8 @@ def server(tmp_path_factory):
         "ACL_CACHE": os.environ.get("ACL_CACHE") or str(ROOT / "cache"),
     }
     environment.pop("ACL_PUBLISH", None)
-    command = [sys.executable, "-m", "jupyterlab", "--no-browser", f"--port={port}"]
-    command += ["--ServerApp.ip=127.0.0.1", f"--IdentityProvider.token={token}"]
+    command = [sys.executable, "-m", "jupyterlab", *RUN.LAB, "--IdentityProvider.token="]
+    command += ["--no-browser", f"--port={port}"]
     command += [f"--ServerApp.root_dir={home / 'work'}", "--ServerApp.allow_root=True"]
     command += ["--LabApp.news_url=None", "--ServerApp.port_retries=0"]
     with (home / "log.txt").open("w") as log:
@@ -74,11 +101,19 @@ def server(tmp_path_factory):
     address = f"http://127.0.0.1:{port}"
     try:
         end = time.monotonic() + 120
-        while not answers(f"{address}/api/status?token={token}"):
+        while asked(f"{address}/login")[0] != 200:
             said = (home / "log.txt").read_text()
             assert process.poll() is None and time.monotonic() < end, said
             time.sleep(0.3)
-        yield {"address": address, "token": token, "folder": home / "work"}
+        (told,) = (home / "runtime").glob("jpserver-*.json")
+        token = json.loads(told.read_text())["token"]
+        assert f"{address}/lab?token={token}" in (home / "log.txt").read_text()
+        yield {
+            "address": address,
+            "token": token,
+            "folder": home / "work",
+            "process": psutil.Process(process.pid),
+        }
     finally:
         process.terminate()  # it ends its kernels
         try:
@@ -151,6 +186,28 @@ def lab(server, browser):
     expect.set_options(timeout=5_000)
     for context in contexts:
         context.close()
+
+
+def test_only_who_has_the_token_comes_in(server):
+    address, token = server["address"], server["token"]
+    assert len(token) >= 32
+    assert asked(f"{address}/api/status", token=token)[0] == 200
+    for wrong in (None, "0" * len(token)):
+        assert asked(f"{address}/api/contents", token=wrong)[0] == 403
+        assert asked(f"{address}/api/kernels", data=b"{}", token=wrong)[0] == 403
+        status, at = asked(f"{address}/lab", token=wrong)
+        assert (status, at.partition("?")[0]) == (200, f"{address}/login")
+
+
+def test_only_this_machine_hears_jupyterlab_and_its_kernels(server):
+    before = listening(server["process"])
+    kernels = f"{server['address']}/api/kernels"
+    assert asked(kernels, data=b"{}", token=server["token"])[0] == 201
+    end = time.monotonic() + 120
+    while len(listening(server["process"])) < len(before) + 5:  # the five sockets of a kernel
+        assert time.monotonic() < end, "the kernel does not listen"
+        time.sleep(0.3)
+    assert {ip for ip, _ in listening(server["process"])} <= {"127.0.0.1", "::1"}
 
 
 def test_a_slider_is_read_in_python_and_moved_from_there(lab):
