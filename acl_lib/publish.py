@@ -39,6 +39,8 @@ VENDOR = ROOT / "book" / "static" / "vendor"
 MATHJAX = VENDOR / "mathjax" / "tex-svg.js"
 WELCOME = VENDOR / "welcome.html"
 LEDGER = VENDOR / "ledger.csv"
+# "file:" for pages from a disk; scripts and styles of ours stand in the pages themselves
+POLICY = "default-src 'self' file: data: blob: 'unsafe-inline'"
 
 # Runs that pages find again, by the page: made once, before the first of them is executed.
 RUNS = {
@@ -286,16 +288,22 @@ def check(corpus: str, profile: str) -> None:
 
 
 def setup(app) -> dict:
-    """As an extension of Sphinx: no launch buttons where the project has no address.
+    """As an extension of Sphinx: what no page may do.
 
-    The theme would otherwise launch a repository that is not ours.
+    Where the project has no address there are no launch buttons: the theme would otherwise launch a
+    repository that is not ours. And every page tells the browser to fetch nothing from elsewhere.
     """
 
     def hide(app, config) -> None:
         if not config.html_theme_options.get("repository_url"):
             config.html_theme_options["launch_buttons"] = {}
 
+    def keep_to_itself(app, page, template, context, doctree) -> None:
+        policy = f'<meta http-equiv="Content-Security-Policy" content="{POLICY}" />'
+        context["metatags"] = policy + context.get("metatags", "")
+
     app.connect("config-inited", hide)
+    app.connect("html-page-context", keep_to_itself)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 
 

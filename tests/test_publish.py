@@ -305,10 +305,23 @@ def test_the_address_is_read_from_the_books_configuration(tmp_path, text, url):
     assert publish.repository_url(tmp_path / "_config.yml") == url
 
 
+@pytest.fixture
+def calls():
+    """What publish does when Sphinx tells of an event, by the event."""
+    asked = {}
+    publish.setup(types.SimpleNamespace(connect=asked.__setitem__))
+    return asked
+
+
 @pytest.mark.parametrize(("url", "shown"), [("", {}), ("https://e.org/b", {"colab_url": "c"})])
-def test_launch_buttons_need_an_address(url, shown):
+def test_launch_buttons_need_an_address(calls, url, shown):
     options = {"repository_url": url, "launch_buttons": {"colab_url": "c"}}
-    config = type("Config", (), {"html_theme_options": options})
-    app = type("App", (), {"connect": lambda self, event, call: call(self, config)})
-    publish.setup(app())
+    calls["config-inited"](None, types.SimpleNamespace(html_theme_options=options))
     assert options["launch_buttons"] == shown
+
+
+def test_the_policy_of_a_page_comes_before_its_other_tags(calls):
+    context = {"metatags": "<meta name='other' />"}
+    calls["html-page-context"](None, "intro", "page.html", context, None)
+    assert context["metatags"].startswith('<meta http-equiv="Content-Security-Policy" content="')
+    assert context["metatags"].endswith("<meta name='other' />")

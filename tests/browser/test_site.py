@@ -1,15 +1,94 @@
 """The built book in a real browser, from the disk: complete without a network, readable, quiet."""
 
+import functools
 import re
+import threading
+from html.parser import HTMLParser
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from browsing import FAINT, SITE
+
+from acl_lib.publish import POLICY
 
 PAGES = sorted(
     path.relative_to(SITE).as_posix()
     for path in SITE.rglob("*.html")
     if path.relative_to(SITE).parts[0] != "_static" and path.name != "index.html"
 )
+
+# Attributes by which a page loads something, or goes somewhere by itself; a link is followed by
+# readers only.
+LOADING = {"src", "srcset", "data", "poster", "background", "action", "formaction", "ping"}
+QUIET_LINKS = {"author", "canonical", "help", "index", "license", "next", "prev", "search", "up"}
+ELSEWHERE = re.compile(r"\s*(https?:)?//|\s*(ftp|wss?):", re.I)
+IN_STYLES = re.compile(r"(?:url\(\s*|@import\s+)[\"']?\s*(?:https?:)?//[^\s\"')]+", re.I)
+IN_SCRIPTS = re.compile(
+    r"(?:\b(?:fetch|import|importScripts|sendBeacon|WebSocket|EventSource|Worker)\s*\(|"
+    r"\bfrom|\bimport|\.src\s*=|\.open\(\s*[\"']\w+[\"']\s*,)\s*[\"'`](?:https?:|wss?:)?//[^\"'`]+"
+)
+
+
+class Loads(HTMLParser):
+    """Collects what a page loads from elsewhere, and the policy that it gives to the browser."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.found, self.policy, self.inside = [], None, None
+        self.feed(page)
+
+    def handle_starttag(self, tag, attributes):
+        self.inside, given = tag, {name: value or "" for name, value in attributes}
+        asked = [value for name, value in given.items() if name in LOADING]
+        if tag == "link" and given.get("rel") not in QUIET_LINKS:
+            asked.append(given.get("href", ""))
+        if tag == "base":
+            asked.append(given.get("href", ""))
+        if tag == "meta" and given.get("http-equiv", "").lower() == "refresh":
+            asked.append(given["content"].partition("=")[2])
+        if tag == "meta" and given.get("http-equiv") == "Content-Security-Policy":
+            self.policy = given["content"]
+        self.found += [f"<{tag}> {url}" for url in asked if ELSEWHERE.match(url)]
+        self.found += IN_STYLES.findall(given.get("style", ""))
+
+    def handle_data(self, data):
+        if self.inside == "style":
+            self.found += IN_STYLES.findall(data)
+        elif self.inside == "script":
+            self.found += IN_SCRIPTS.findall(data)
+
+    def handle_endtag(self, tag):
+        self.inside = None
+
+
+def test_what_would_be_loaded_from_elsewhere_is_seen():
+    page = """<base href="//a.org/"><link rel="stylesheet" href="https://b.org/c.css">
+    <link rel="canonical" href="https://b.org/"><a href="https://b.org/">a link is none</a>
+    <img srcset="https://d.org/e.png 2x"><script src="http://f.org/g.js"></script>
+    <p style="background: url('https://h.org/i.png')"></p><style>@import "//j.org/k.css";</style>
+    <script>import x from "https://l.org/m.js"; fetch('https://n.org'); a.src = "//o.org/p.js"
+    const link = "https://q.org/"</script><meta http-equiv="refresh" content="0; url=https://r.org">
+    <iframe src="local.html"></iframe>"""
+    hosts = [re.search(r"\b(\w)\.org", found)[1] for found in Loads(page).found]
+    assert "".join(hosts) == "abdfhjlnor"
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_page_names_nothing_to_load_from_elsewhere_and_forbids_it(name):
+    page = Loads((SITE / name).read_text(encoding="utf-8"))
+    assert page.found == []
+    assert page.policy == POLICY
+
+
+def test_neither_do_the_files_of_the_theme():
+    found = [
+        (path.name, what)
+        for kind, pattern in (("css", IN_STYLES), ("js", IN_SCRIPTS), ("mjs", IN_SCRIPTS))
+        for path in SITE.rglob(f"*.{kind}")
+        for what in pattern.findall(path.read_text(encoding="utf-8"))
+    ]
+    assert found == []
+
 
 # Formulas that MathJax has not turned into pictures, or has turned into its red error boxes.
 UNSET = """() => [...document.querySelectorAll('.math')]
@@ -142,3 +221,36 @@ def test_a_solution_unfolds(visit):
         fold = page.locator(".bd-article details:not(.hide)").first
         fold.locator("summary").click()
         assert fold.locator("p").first.is_visible()
+
+
+class Quietly(SimpleHTTPRequestHandler):
+    """Serves without a line for every request."""
+
+    def log_message(self, *words):
+        pass
+
+
+ASK = """address => new Promise(done => {
+  document.addEventListener('securitypolicyviolation', event => done(event.effectiveDirective));
+  const script = document.createElement('script');
+  script.src = address;
+  script.onload = script.onerror = () => setTimeout(() => done('asked'), 1000);
+  document.head.append(script);
+})"""
+
+
+@pytest.mark.parametrize("name", ["intro.html", "notebooks/12_embedding_analysis.html"])
+def test_a_page_from_a_server_is_whole_and_its_policy_bites(visit, name):
+    page = visit(name)  # from a file, with the same policy
+    assert page.complaints == []
+    serve = functools.partial(Quietly, directory=SITE)
+    with ThreadingHTTPServer(("127.0.0.1", 0), serve) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        page.complaints.clear()
+        page.goto(f"http://127.0.0.1:{server.server_port}/{name}")
+        page.wait_for_load_state("networkidle")
+        own = f"http://127.0.0.1:{server.server_port}/"
+        assert [c for c in page.complaints if not c.startswith(own)] == []
+        # nothing needs to answer there: the browser must not even ask
+        assert page.evaluate(ASK, "http://127.0.0.1:9/x.js") == "script-src-elem"
+        server.shutdown()
