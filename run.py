@@ -10,8 +10,10 @@
     python3 run.py clean    remove .venv and the built book; runs, caches and corpora stay
 
 Needs Python 3.11 or newer with venv, nothing else. --cpu (or ACL_CPU=1) installs the small CPU-only
-PyTorch on Linux and is remembered. Corpora, caches and runs lie in data/, cache/ and runs/ unless
-ACL_DATA, ACL_CACHE or ACL_RUNS name other folders; ACL_VENV names another place for .venv.
+PyTorch on Linux, --newest (or ACL_NEWEST=1) the newest versions that pyproject.toml allows instead
+of those in constraints.txt; both are remembered until `run.py clean`. Corpora, caches and runs lie
+in data/, cache/ and runs/ unless ACL_DATA, ACL_CACHE or ACL_RUNS name other folders; ACL_VENV names
+another place for .venv.
 """
 
 from __future__ import annotations
@@ -56,18 +58,22 @@ def environment() -> dict[str, str]:
     for name, folder in FOLDERS.items():
         given = env.get(name)
         env[name] = str(Path(given).expanduser().absolute() if given else ROOT / folder)
+    if STAMP.exists() and json.loads(STAMP.read_text())["made"].get("newest"):
+        env["ACL_NEWEST"] = "1"  # the tests then ask for no pinned version
     # threads that spin while they wait slow a busy machine down
     env.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     return env
 
 
-def install(cpu: bool) -> None:
+def install(cpu: bool, newest: bool) -> None:
     """Bring .venv to what pyproject.toml and constraints.txt say, if it is not there yet."""
     inputs = [(ROOT / name).read_bytes() for name in ("pyproject.toml", "constraints.txt")]
     spec = hashlib.sha256(b"\0".join([SPEC.encode(), *inputs])).hexdigest()
     known = json.loads(STAMP.read_text()) if STAMP.exists() else None
     cpu = cpu or bool(known and known["made"]["cpu"])
+    newest = newest or bool(known and known["made"].get("newest"))
     made = {"python": list(sys.version_info[:2]), "cpu": cpu, "root": str(ROOT)}
+    made |= {"newest": True} if newest else {}
     if known == {"made": made, "spec": spec}:
         return
     print(f"Installing into {VENV} (once; some minutes, up to 6 GB)", flush=True)
@@ -77,8 +83,9 @@ def install(cpu: bool) -> None:
         sys.exit("No virtual environment. On Debian or Ubuntu: sudo apt install python3-venv")
     STAMP.write_text(json.dumps({"made": made, "spec": None}))
     quiet = [] if sys.stderr.isatty() else ["-q"]
-    pip = [PYTHON, "-m", "pip", "install", *quiet, "-c", "constraints.txt"]
-    uv = [PYTHON, "-m", "uv", "pip", "install", "--python", PYTHON, *quiet, "-c", "constraints.txt"]
+    versions = ["--upgrade"] if newest else ["-c", "constraints.txt"]
+    pip = [PYTHON, "-m", "pip", "install", *quiet, *versions]
+    uv = [PYTHON, "-m", "uv", "pip", "install", "--python", PYTHON, *quiet, *versions]
     backend = ["--torch-backend", "cpu"] if cpu and sys.platform == "linux" else []
     # uv installs the same versions several times faster; pip also reads pip.conf and PIP_*
     if call(*pip, "uv") or call(*uv, *backend, "-e", SPEC):
@@ -130,6 +137,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--corpus", default="synthetic", help="of the book (synthetic)")
     parser.add_argument("--profile", default="quick", help="of the book (quick)")
     parser.add_argument("--cpu", action="store_true", help="install PyTorch without CUDA")
+    parser.add_argument("--newest", action="store_true", help="install without constraints.txt")
     options, extra = parser.parse_known_args(argv)
     if extra and options.task not in ("test", "lab"):
         parser.error(f"{options.task} does not know {' '.join(extra)}")
@@ -142,7 +150,8 @@ def main(argv: list[str] | None = None) -> int:
         sys.exit(f"Python 3.11 or newer is needed; this is {sys.version.split()[0]}")
     if options.task == "clean":
         return clean()
-    install(options.cpu or os.environ.get("ACL_CPU") == "1")
+    asked = {name: os.environ.get(f"ACL_{name.upper()}") == "1" for name in ("cpu", "newest")}
+    install(options.cpu or asked["cpu"], options.newest or asked["newest"])
     env = environment()
     if options.task == "book":
         return book(env, options.corpus, options.profile)

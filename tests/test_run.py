@@ -45,7 +45,7 @@ class Machine:
 
 @pytest.fixture
 def machine(tmp_path, monkeypatch):
-    for name in ("ACL_VENV", "ACL_CPU", "ACL_DATA", "ACL_CACHE", "ACL_RUNS"):
+    for name in ("ACL_VENV", "ACL_CPU", "ACL_NEWEST", "ACL_DATA", "ACL_CACHE", "ACL_RUNS"):
         monkeypatch.delenv(name, raising=False)
     return Machine(tmp_path, monkeypatch)
 
@@ -79,6 +79,20 @@ def test_cpu_only_is_remembered_and_changing_to_it_starts_anew(machine, monkeypa
     assert "--clear" in calls[0]  # the pin 2.11.0 is met by both builds: nothing would be swapped
     assert "--torch-backend cpu" in calls[-1]
     assert machine("setup") == (0, [])
+
+
+def test_newest_versions_are_asked_for_without_constraints_and_remembered(machine, monkeypatch):
+    machine("setup")
+    _, calls = machine("setup", "--newest")
+    assert "--clear" in calls[0]  # what is there and pinned would do
+    assert not any("constraints.txt" in call for call in calls)
+    assert "--upgrade" in calls[-1] and calls[-1].endswith("-e .[book,test]")
+    assert machine("test")[1] == [machine.calls[0]]  # nothing is installed
+    assert machine.environments[0]["ACL_NEWEST"] == "1"
+    machine("clean")
+    assert "constraints.txt" in machine("setup")[1][-1]
+    monkeypatch.setenv("ACL_NEWEST", "1")
+    assert "--upgrade" in machine("setup")[1][-1]
 
 
 def test_a_moved_folder_starts_anew(machine):

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import time
 from pathlib import Path
 
 SITE = Path(__file__).resolve().parents[2] / "book" / "_build" / "html"
@@ -48,3 +49,11 @@ def explorer(page, name):
     found = page.locator(f".acl-x[data-explorer={name}]").first
     found.scroll_into_view_if_needed()
     return found
+
+
+def until(page, expression, argument=None):
+    """Waits until an expression holds; wait_for_function evaluates strings, which pages forbid."""
+    end = time.monotonic() + 120
+    while not page.evaluate(expression, argument):
+        assert time.monotonic() < end, f"still not: {expression}"
+        page.wait_for_timeout(100)

@@ -3,6 +3,7 @@
 import re
 
 import pytest
+from browsing import until
 from playwright.sync_api import expect
 
 PAGE = "notebooks/12_embedding_analysis.html"
@@ -93,7 +94,7 @@ def test_arrow_keys_go_from_clip_to_clip_and_enter_plays(opened):
     assert stops.evaluate("e => e === document.activeElement")
     clip = choice(found, "clip").input_value()
     page.keyboard.press("Enter")
-    page.wait_for_function("window.heard.length == 1")
+    until(page, "window.heard.length == 1")
     assert heard(page) == [f"{clip}.mp3"]
     shown = found.locator(".clip img")
     assert shown.get_attribute("src").endswith(f"{clip}.webp")
@@ -123,17 +124,17 @@ def test_the_mouse_shows_and_a_click_plays(opened):
     page.wait_for_timeout(400)
     assert heard(page) == [] and neighbours(found) != before  # seen, not heard
     page.mouse.click(*point(found, another(found)))
-    page.wait_for_function("window.heard.length == 1")
+    until(page, "window.heard.length == 1")
     clip = choice(found, "clip").input_value()
     assert heard(page) == [f"{clip}.mp3"]
     assert len(neighbours(found)) == 5
     found.get_by_role("button", name="Play neighbour 2").click()
-    page.wait_for_function("window.heard.length == 2")
+    until(page, "window.heard.length == 2")
     assert heard(page)[1] != heard(page)[0]
     page.mouse.move(1, 1)
     found.get_by_label("play on hover").check()
     page.mouse.move(*point(found, another(found)))
-    page.wait_for_function("window.heard.length == 3")
+    until(page, "window.heard.length == 3")
     assert page.complaints == []
 
 
@@ -142,7 +143,7 @@ def test_a_finger_chooses_and_plays_and_the_page_still_scrolls(opened):
     svg = found.locator("svg").first
     svg.scroll_into_view_if_needed()
     page.touchscreen.tap(*point(found, another(found)))
-    page.wait_for_function("window.heard.length == 1")
+    until(page, "window.heard.length == 1")
     assert svg.evaluate("e => getComputedStyle(e).touchAction") == "pan-y"
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     assert page.complaints == []

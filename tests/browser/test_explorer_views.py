@@ -1,7 +1,7 @@
 """Two views in a browser: sliders, boxes that are dragged, a link, and sounds made in the page."""
 
 import pytest
-from browsing import explorer
+from browsing import explorer, until
 from playwright.sync_api import expect
 
 PAGE = "notebooks/02_two_views.html"
@@ -66,13 +66,13 @@ def test_views_are_heard_and_change_with_the_settings(visit):
     first = views.get_by_label("View 1, from its picture")
     first.scroll_into_view_if_needed()
     made = "a => a.src.startsWith('blob:') && a.duration > 0"
-    page.wait_for_function(made, arg=first.element_handle())
+    until(page, made, first.element_handle())
     assert first.evaluate("a => a.duration") == pytest.approx(1, abs=0.05)
     before = first.get_attribute("src")
     press(page, views.get_by_label("time masks"), "ArrowRight", 2)
     expect(first).not_to_have_attribute("src", before)
     clip = views.get_by_label("The clip, as recorded")
-    page.wait_for_function("a => a.duration > 0.9", arg=clip.element_handle())
+    until(page, "a => a.duration > 0.9", clip.element_handle())
     sound = clip.get_attribute("src")
     views.get_by_role("combobox", name="clip").select_option(index=1)
     assert clip.get_attribute("src") != sound

@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-from browsing import FAINT, SITE
+from browsing import FAINT, SITE, until
 
 from acl_lib.publish import POLICY
 
@@ -210,7 +210,7 @@ def test_the_first_picture_is_there_without_scripts(visit):
 def test_search_finds_a_word_without_a_server(visit):
     page = visit("search.html")
     page.goto(page.url + "?q=licences")
-    page.wait_for_function("document.querySelectorAll('#search-results li').length > 0")
+    until(page, "document.querySelectorAll('#search-results li').length > 0")
     assert "Data and licences" in page.locator("#search-results").inner_text()
 
 
