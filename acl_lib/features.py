@@ -16,16 +16,19 @@ from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
-import soundfile
 import soxr
 import torch
+import torch.nn.functional as F
 from filelock import FileLock
 from jaxtyping import Float, Int
 from torch import Tensor
 from torchaudio.transforms import MelSpectrogram
 from tqdm.auto import tqdm
 
+from .datasets.sound_files import SoundFileError, read_blocks
+
 LAYOUT = 2  # of the files of a store; another number makes all stores anew
+PIECE = 6000  # frames transformed at a time, 50 MB of spectrum: an hour at once would fill 3 GB
 SAVE_BYTES = 1 << 23  # of frames between two savings of a store in the making; 7 minutes of sound
 _BUILDING = threading.Lock()  # torch's number of threads, which building sets, is the process's
 
@@ -58,14 +61,15 @@ def load_waveform(
         float32 samples, zero mean, |x| < 1.
 
     Raises:
-        UnreadableAudioError: missing, damaged or empty file; NaN or infinite samples.
+        UnreadableAudioError: missing, damaged, cut or empty file; NaN or infinite samples.
     """
+    rate, pieces = sample_rate, []
     try:
-        samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
-    except (soundfile.LibsndfileError, OSError) as error:
-        error = error if os.path.exists(path) else "no such file"  # libsndfile: "System error."
+        for rate, block in read_blocks(path):  # noqa: B007 (the rate is used below)
+            pieces.append(block.mean(axis=1))
+    except SoundFileError as error:
         raise UnreadableAudioError(f"{path}: {error}; replace the file or leave it out") from None
-    wav = samples.mean(axis=1)
+    wav = np.concatenate(pieces)
     if np.isfinite(wav).all():
         wav = _resample(wav, rate, sample_rate, resampler)
     if not len(wav):  # of two samples at 96 kHz none is left
@@ -98,8 +102,6 @@ def _kaiser_best(wav: Float[np.ndarray, " L"], ratio: Fraction) -> Float[np.ndar
     """
     from scipy import signal  # slow to import
 
-    if not ratio:  # a damaged header may claim any rate
-        return wav[:0]
     up, down = ratio.as_integer_ratio()
     finest = max(up, down)
     x = np.linspace(-64, 64, 128 * finest + 1)  # in samples of the lower rate
@@ -151,11 +153,19 @@ class LogMel:
             n_mels=n_mels,
             window_fn=torch.hamming_window,
             mel_scale="slaney",
+            center=False,
         )
 
     def __call__(self, wav: Float[Tensor, " L"]) -> Float[Tensor, "F T"]:
         """T = 1 + L // hop_length frames, of at least `min_seconds`."""
-        return (self._mel(repeat_to(wav, self.min_samples)) + self.floor).log10_()
+        wav = repeat_to(wav, self.min_samples)
+        n_fft, hop = self.settings["n_fft"], self.settings["hop_length"]
+        wav = F.pad(wav[None], (n_fft // 2, n_fft // 2), mode="reflect")[0]
+        mels = []
+        for first in range(0, 1 + (len(wav) - n_fft) // hop, PIECE):
+            piece = wav[first * hop :][: (PIECE - 1) * hop + n_fft]
+            mels.append((self._mel(piece) + self.floor).log10_())
+        return mels[0] if len(mels) == 1 else torch.cat(mels, dim=1)
 
     def read(self, path: str | os.PathLike) -> Float[Tensor, "F T"]:
         """The log-mel of a sound file."""

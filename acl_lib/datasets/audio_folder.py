@@ -1,11 +1,11 @@
 """A reader's own sounds: one folder per class, or a CSV."""
 
-import csv
 import re
 from pathlib import Path
 
 from acl_lib.datasets.base import Corpus
 from acl_lib.datasets.clips import Clip, CorpusNotFoundError, check_audio, sorted_clips
+from acl_lib.datasets.tables import below, read_rows
 
 SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
 
@@ -40,10 +40,11 @@ class AudioFolder(Corpus):
         else:
             raise CorpusNotFoundError(f"no folder or CSV at {root}: pass root=<your sounds>")
         classes = tuple(sorted({row["label"] for row in rows}))
+        number = {label: k for k, label in enumerate(classes)}
         clips = [
             Clip(
                 path=root / row["path"],
-                label=classes.index(row["label"]),
+                label=number[row["label"]],
                 source=row.get("source") or row["path"],
                 fold=int(row["fold"]) if row.get("fold") else None,
             )
@@ -75,19 +76,13 @@ def _folder_rows(root: Path) -> list[dict[str, str]]:
 
 
 def _csv_rows(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file)
-        if lacking := {"path", "label"} - set(reader.fieldnames or ()):
-            raise ValueError(f"{path} has no column {sorted(lacking)}; it has {reader.fieldnames}")
-        rows = []
-        for row in reader:
-            fold = row.get("fold") or "1"
-            if not (row["path"] and row["label"] and fold.isdecimal()):
-                raise ValueError(
-                    f"{path}, line {reader.line_num}: need a path, a label and a whole number as "
-                    f"fold, got {row}"
-                )
-            rows.append({**row, "path": row["path"].replace("\\", "/")})  # written on Windows
+    rows = []
+    for where, row in read_rows(path, ("path", "label")):
+        row["path"] = row["path"].replace("\\", "/")  # written on Windows
+        below(path.parent, row["path"], where=where)
+        if row.get("fold") and not re.fullmatch("[0-9]{1,9}", row["fold"]):
+            raise ValueError(f"{where}: need a whole number as fold, got {row['fold']!r}")
+        rows.append(row)
     if not rows:
         raise ValueError(f"{path} has no rows below its header: one line path,label per sound")
     return rows

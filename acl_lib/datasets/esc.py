@@ -1,6 +1,5 @@
 """ESC-10 and ESC-50: environmental sounds of 5 s in 5 folds."""
 
-import csv
 import re
 import warnings
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +13,7 @@ from tqdm import tqdm
 from acl_lib.datasets.base import Corpus
 from acl_lib.datasets.clips import Clip, CorpusNotFoundError, check_audio, sorted_clips
 from acl_lib.datasets.download import fetch, matches, unpack
+from acl_lib.datasets.tables import below, read_rows
 from acl_lib.datasets.validation import ValidationReport
 
 ESC10_TREE = (  # the last commit that holds the sounds
@@ -112,6 +112,7 @@ class ESC50(Corpus):
 
         Raises:
             CorpusNotFoundError: if the CSV or sound files are missing.
+            ValueError: if the CSV lacks a column, or holds a row that cannot be read.
         """
         root = Path(root).absolute()
         table = root / "meta" / "esc50.csv"
@@ -122,19 +123,20 @@ class ESC50(Corpus):
         )
         if not table.is_file():
             raise CorpusNotFoundError(f"esc50 not found: no {table}. {remedy}")
-        with table.open(newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file))
-        needed = {"filename", "fold", "category", "esc10", "src_file"}
-        if not rows or needed - rows[0].keys():
-            raise ValueError(f"{table} needs rows with the columns {sorted(needed)}")
-        classes = tuple(sorted({row["category"] for row in rows}))
+        rows = list(read_rows(table, ("filename", "fold", "category", "esc10", "src_file")))
+        if not rows:
+            raise ValueError(f"{table} has no rows below its header")
+        classes = tuple(sorted({row["category"] for _, row in rows}))
+        number = {name: k for k, name in enumerate(classes)}
         clips = []
-        for row in rows:
+        for where, row in rows:
+            if row["fold"] not in "12345":
+                raise ValueError(f"{where}: folds are 1 to 5, got {row['fold']!r}")
             in_esc10 = row["esc10"] == "True"
             clips.append(
                 Clip(
-                    path=root / "audio" / row["filename"],
-                    label=classes.index(row["category"]),
+                    path=below(root / "audio", row["filename"], where=where),
+                    label=number[row["category"]],
                     source=f"{row['fold']}-{row['src_file']}",
                     fold=int(row["fold"]),
                     subsets=frozenset({"esc10"} if in_esc10 else ()),

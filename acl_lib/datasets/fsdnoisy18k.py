@@ -1,12 +1,12 @@
 """FSDnoisy18k: 20 classes from Freesound, most labels unverified; and corpora in its layout."""
 
-import csv
 from dataclasses import replace
 from pathlib import Path
 
 from acl_lib.datasets.base import Corpus
 from acl_lib.datasets.clips import Clip, CorpusNotFoundError, check_audio, sorted_clips
 from acl_lib.datasets.download import fetch, unpack
+from acl_lib.datasets.tables import below, read_rows
 from acl_lib.datasets.validation import ValidationReport
 
 RECORD = "https://zenodo.org/record/2529934/files"
@@ -138,13 +138,10 @@ def _subsets(row: dict[str, str], path: Path) -> set[str]:
 
 def _read(path: Path, columns: tuple[str, ...]) -> dict[str, dict[str, str]]:
     """Rows of a CSV by file name, each with at least the given columns."""
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file)
-        if lacking := set(columns) - set(reader.fieldnames or ()):
-            raise ValueError(f"{path} has no column {sorted(lacking)}; it has {reader.fieldnames}")
-        rows: dict[str, dict[str, str]] = {}
-        for row in reader:
-            if any(row[column] is None for column in columns) or row["fname"] in rows:
-                raise ValueError(f"{path}, line {reader.line_num}: cut short, or file named twice")
-            rows[row["fname"]] = row
+    rows: dict[str, dict[str, str]] = {}
+    for where, row in read_rows(path, columns, may_be_empty=("true_label",)):
+        if row["fname"] in rows:
+            raise ValueError(f"{where}: {row['fname']} is named twice")
+        below(path.parent, row["fname"], where=where)
+        rows[row["fname"]] = row
     return rows

@@ -9,14 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-import soundfile
 from tqdm import tqdm
 
 from acl_lib.datasets.clips import Clip
+from acl_lib.datasets.sound_files import SoundFileError, read_blocks
 
 SHORTEST_SECONDS = 0.3  # the shortest clips FSDnoisy18k publishes
 SILENT_PEAK = 1e-4  # full scale is 1; three steps of 16 bit, a file of nothing but dither
-BLOCK = 1 << 18  # samples in memory per file, so that an hour-long recording fits as well
 
 
 @dataclass(frozen=True)
@@ -121,37 +120,20 @@ class _Reading:
 
 
 def _read(path: Path) -> _Reading:
-    if not path.is_file():
-        return _Reading(reason="the file is missing")
     lowest, highest, finite, frames = float("inf"), -float("inf"), True, 0
     digest = hashlib.sha1(usedforsecurity=False)
     try:
-        with soundfile.SoundFile(path) as file:
-            rate, channels, announced = file.samplerate, file.channels, file.frames
-            # not SoundFile.blocks: behind the end of a cut file it yields uninitialised memory
-            while len(block := file.read(BLOCK, dtype="float32", always_2d=True)):
-                low, high = float(block.min()), float(block.max())  # NaN stays NaN
-                finite &= abs(low) + abs(high) < float("inf")
-                lowest, highest = min(low, lowest), max(high, highest)
-                frames += len(block)
-                digest.update(block)
-            cut_wav = file.format == "WAV" and _is_cut_wav(path)
-    except (soundfile.SoundFileError, RuntimeError, OSError) as error:
-        return _Reading(reason=getattr(error, "error_string", str(error)))  # without the path
-    if frames == 0 or frames < announced:
-        return _Reading(reason=f"cut off: {frames} of {announced} samples can be read")
-    if cut_wav:
-        return _Reading(reason=f"cut off: its header announces more than {frames} samples")
+        for rate, block in read_blocks(path):  # noqa: B007 (the rate is used below)
+            low, high = float(block.min()), float(block.max())  # NaN stays NaN
+            finite &= abs(low) + abs(high) < float("inf")
+            lowest, highest = min(low, lowest), max(high, highest)
+            frames, channels = frames + len(block), block.shape[1]
+            digest.update(block)
+    except SoundFileError as error:
+        return _Reading(reason=str(error))
     content = f"{rate} {channels} {digest.hexdigest()}"
     spread = (highest - lowest) / 2
     return _Reading("", frames / rate, rate, channels, finite, spread, content)
-
-
-def _is_cut_wav(path: Path) -> bool:
-    """Is the file shorter than its header says? libsndfile reads such a file without a word."""
-    with path.open("rb") as file:
-        announced = int.from_bytes(file.read(8)[4:], "little") + 8
-    return path.stat().st_size < announced < 0x7FFFFFF0  # streams write a huge size, or 0
 
 
 def _counts(clips: Sequence[Clip], classes: Sequence[str]) -> dict[str, dict[str, int]]:
