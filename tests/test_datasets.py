@@ -385,7 +385,7 @@ def test_report_lists_every_kind_of_trouble_and_keeps_the_good(tmp_path):
     unreadable = dict(report.unreadable)
     assert unreadable.keys() == {"b/cut.wav", "b/cut.mp3", "b/text.ogg", "b/whole.wav"}
     assert "cut off" in unreadable["b/cut.wav"] and "cut off" in unreadable["b/cut.mp3"]
-    assert "missing" in unreadable["b/whole.wav"]
+    assert "no such file" in unreadable["b/whole.wav"]
     assert report.not_finite == ("a/nan.wav",)
     assert report.too_short == ("a/short.wav",)
     assert report.silent == ("b/offset.wav", "b/silent.wav")

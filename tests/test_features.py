@@ -195,7 +195,7 @@ def test_a_cut_wav_file_is_no_sound_and_one_without_its_last_words_is(tmp_path, 
     path = tmp_path / "other.wav"
     for cut in (1, len(raw) // 2, len(raw) - 60):
         path.write_bytes(raw[:-cut])
-        with pytest.raises(UnreadableAudioError, match="cut off"):
+        with pytest.raises(UnreadableAudioError, match="cut off|'data'"):
             load_waveform(path)
     # what follows the samples, a list of words say, may be cut; a stream knows no length
     path.write_bytes(raw + b"LIST" + (100).to_bytes(4, "little") + b"INFO")
