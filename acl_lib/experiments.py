@@ -47,7 +47,15 @@ from .probing import (
     log_mel_statistics,
     train_classifier,
 )
-from .records import LETTERS, REPRESENTATIONS, Record, differences, geometry, score
+from .records import (
+    LETTERS,
+    REPRESENTATIONS,
+    Record,
+    differences,
+    geometry,
+    score,
+    write_whole,
+)
 from .splits import Split, evaluation_splits, lessons, source_numbers, vocabulary
 from .training import (
     History,
@@ -357,7 +365,7 @@ def _free_threads(home: Path) -> int:
     note = home / "threads.resume"
     if not note.exists():
         idle = psutil.cpu_times_percent(interval=0.5).idle / 100 * psutil.cpu_count()
-        note.write_text(str(max(1, min(round(idle), torch.get_num_threads()))))
+        write_whole(note, str(max(1, min(round(idle), torch.get_num_threads()))))
     return int(note.read_text())
 
 

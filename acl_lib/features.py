@@ -7,6 +7,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import shutil
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -278,9 +279,9 @@ class LogMelStore:
             ValueError: the corpus has no clips.
             UnreadableAudioError: names every unreadable file, unless `skip_unreadable`.
             StoreError: the disk is full or not writable; what was made by then is kept. Or a
-                store was damaged after it was made.
+                store was damaged after it was made. Or files changed meanwhile.
         """
-        folder = Path(cache_dir) / "logmel" / f"{corpus.name}-{_key(corpus, mel)}"
+        folder = Path(cache_dir) / "logmel" / _name(corpus, mel)
         if not corpus.clips:
             raise ValueError(f"{corpus.name} has no clips to make log-mels of")
         with _BUILDING:
@@ -309,7 +310,7 @@ class LogMelStore:
         )
 
 
-def _key(corpus, mel: LogMel) -> str:
+def _name(corpus, mel: LogMel) -> str:
     def stamp(path: Path) -> list:
         try:
             stat = path.stat()
@@ -318,7 +319,7 @@ def _key(corpus, mel: LogMel) -> str:
             return [str(path), None, None]
 
     what = [LAYOUT, mel.settings, [stamp(Path(clip.path)) for clip in corpus.clips]]
-    return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]
+    return f"{corpus.name}-{hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]}"
 
 
 def _has_room(device: torch.device, size: int) -> bool:
@@ -354,7 +355,15 @@ def _write_store(corpus, mel: LogMel, folder: Path, workers: int | None, progres
                 bar = {"initial": there, "total": total, "unit": "clip", "disable": not progress}
                 for clip in tqdm(clips, f"log-mel of {corpus.name}", **bar):
                     made.append(*clip)
+            if folder.name != _name(corpus, mel):
+                shutil.rmtree(made.folder)  # it would go on saying that a file is not there
+                raise StoreError(
+                    f"sounds of {corpus.name} vanished or changed while their log-mels were made: "
+                    "leave them alone and run it again"
+                )
             made.finish(folder, mel.settings)
+    except StoreError:
+        raise
     except OSError as error:
         kept = ""
         if made and made.lengths:

@@ -438,3 +438,18 @@ def test_idle_cores_decide_the_threads_once_for_a_run(tmp_path, monkeypatch):
     for percent, threads in ((100.0, 4), (40.0, 3), (25.0, 2), (3.0, 1)):
         (tmp_path / "threads.resume").unlink()
         assert idle(percent) == threads
+
+
+def test_a_full_disk_leaves_no_empty_note_of_the_threads(tmp_path, monkeypatch):
+    resource = pytest.importorskip("resource", reason="file size limits are POSIX")
+    times = SimpleNamespace(idle=100.0)
+    monkeypatch.setattr(experiments.psutil, "cpu_times_percent", lambda interval: times)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+    try:
+        with pytest.raises(OSError, match="too large"):
+            experiments._free_threads(tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert list(tmp_path.iterdir()) == []
+    assert experiments._free_threads(tmp_path) >= 1

@@ -780,6 +780,27 @@ def test_what_no_line_vouches_for_is_made_again(
     assert content(tmp_path) == expected
 
 
+def test_a_file_that_vanishes_while_a_store_is_made_leaves_no_trace_in_it(
+    corpus, tmp_path, monkeypatch
+):
+    expected = expected_content(corpus, tmp_path)
+    away, read = tmp_path / "away.wav", features.LogMel.read
+
+    def vanishing(mel, path):
+        if path.name == "03.wav":
+            path.rename(away)
+        return read(mel, path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(features.LogMel, "read", vanishing)
+        with pytest.raises(StoreError, match="tiny vanished or changed .* run it again"):
+            build(corpus, tmp_path)
+    assert leftovers(tmp_path) == [] and not list((tmp_path / "cache").rglob("index.json"))
+    away.rename(corpus.clips[3].path)
+    build(corpus, tmp_path)
+    assert content(tmp_path) == expected
+
+
 def test_taking_up_a_store_says_how_much_is_there(corpus, tmp_path, capsys):
     killed(tmp_path, at=5, save_bytes=1)
     LogMelStore.build(corpus, LogMel(), tmp_path / "cache", progress=True)
