@@ -287,21 +287,21 @@ class LogMelStore:
         with _BUILDING:
             if not (folder / "index.json").exists():
                 _write_store(corpus, mel, folder, workers, progress)
-        index = json.loads((folder / "index.json").read_text())
-        if index["unreadable"] and not skip_unreadable:
+        bands = mel.settings["n_mels"]
+        try:
+            index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
+            lengths, unreadable = torch.tensor(index["lengths"]), index["unreadable"]
+            shape = (int(lengths.sum()), bands)
+            frames = np.memmap(folder / "frames.f16", dtype=np.float16, mode="c", shape=shape)
+            sums = np.fromfile(folder / "sums.f64").reshape(len(corpus.clips), 2, bands)
+        except (OSError, ValueError, LookupError, TypeError) as error:
+            raise StoreError(f"{folder}: {error}; delete it, and it is made again") from error
+        if unreadable and not skip_unreadable:
             raise UnreadableAudioError(
-                f"{len(index['unreadable'])} of {len(corpus.clips)} files cannot be read:\n  "
-                + "\n  ".join(index["unreadable"])
+                f"{len(unreadable)} of {len(corpus.clips)} files cannot be read:\n  "
+                + "\n  ".join(unreadable)
                 + "\nRepair them, or take them in as silence with skip_unreadable=True."
             )
-        lengths = torch.tensor(index["lengths"])
-        bands = mel.settings["n_mels"]
-        shape = (int(lengths.sum()), bands)
-        try:
-            frames = np.memmap(folder / "frames.f16", dtype=np.float16, mode="c", shape=shape)
-            sums = np.fromfile(folder / "sums.f64").reshape(len(lengths), 2, bands)
-        except (OSError, ValueError) as error:
-            raise StoreError(f"{folder}: {error}; delete it, and it is made again") from error
         return cls(
             frames=torch.from_numpy(frames),  # mode "c": torch wants it writable, the file is not
             starts=lengths.cumsum(0) - lengths,

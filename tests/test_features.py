@@ -195,7 +195,7 @@ def test_a_cut_wav_file_is_no_sound_and_one_without_its_last_words_is(tmp_path, 
     path = tmp_path / "other.wav"
     for cut in (1, len(raw) // 2, len(raw) - 60):
         path.write_bytes(raw[:-cut])
-        with pytest.raises(UnreadableAudioError, match="cut off|'data'"):
+        with pytest.raises(UnreadableAudioError, match=r"cut off|'data'"):
             load_waveform(path)
     # what follows the samples, a list of words say, may be cut; a stream knows no length
     path.write_bytes(raw + b"LIST" + (100).to_bytes(4, "little") + b"INFO")
@@ -687,6 +687,15 @@ def test_a_store_that_was_damaged_says_what_to_delete(corpus, tmp_path, name):
     assert str(folder) in str(caught.value)
 
 
+@pytest.mark.parametrize("content", [b"", b"\x80\x04trap", b"[]", b'{"lengths": [[]]}', b"{}"])
+def test_a_store_whose_index_is_none_says_what_to_delete(corpus, tmp_path, content):
+    build(corpus, tmp_path)
+    (folder,) = (tmp_path / "cache" / "logmel").iterdir()
+    (folder / "index.json").write_bytes(content)
+    with pytest.raises(StoreError, match="delete it, and it is made again"):
+        build(corpus, tmp_path)
+
+
 KILLED = """
 import os, sys
 from pathlib import Path
@@ -793,7 +802,7 @@ def test_a_file_that_vanishes_while_a_store_is_made_leaves_no_trace_in_it(
 
     with monkeypatch.context() as patch:
         patch.setattr(features.LogMel, "read", vanishing)
-        with pytest.raises(StoreError, match="tiny vanished or changed .* run it again"):
+        with pytest.raises(StoreError, match=r"tiny vanished or changed .* run it again"):
             build(corpus, tmp_path)
     assert leftovers(tmp_path) == [] and not list((tmp_path / "cache").rglob("index.json"))
     away.rename(corpus.clips[3].path)
