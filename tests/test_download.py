@@ -3,17 +3,24 @@
 import hashlib
 import io
 import re
+import shutil
+import stat
+import struct
 import threading
 import zipfile
+import zlib
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote, urlsplit
 
+import numpy as np
 import pooch
 import pytest
 import requests
 
-from acl_lib.datasets import esc, fsdnoisy18k, open_corpus
+from acl_lib.datasets import download, esc, fsdnoisy18k, open_corpus
 from acl_lib.datasets.download import fetch, matches, unpack
+from acl_lib.datasets.speakers import FSDD_TREE, fsdd_checksums
+from acl_lib.released import TREE, released_checksums
 
 CONTENT = bytes(range(256)) * 2000  # half a megabyte
 
@@ -28,6 +35,7 @@ class Server(ThreadingHTTPServer):
         self.files: dict[str, bytes] = {"/sound.bin": CONTENT}
         self.breath: int | None = None
         self.knows_ranges = True
+        self.moved: dict[str, str] = {}  # path -> where the server sends on to
         self.ranges: list[str | None] = []
         self.url = f"http://127.0.0.1:{self.server_port}"
 
@@ -36,9 +44,14 @@ class Handler(BaseHTTPRequestHandler):
     server: Server
 
     def do_GET(self):
-        content = self.server.files.get(unquote(urlsplit(self.path).path))
         asked = self.headers.get("Range")
         self.server.ranges.append(asked)
+        if self.path in self.server.moved:
+            self.send_response(302)
+            self.send_header("Location", self.server.moved[self.path])
+            self.send_header("Content-Length", "0")
+            return self.end_headers()
+        content = self.server.files.get(unquote(urlsplit(self.path).path))
         if content is None:
             return self.send_error(404)
         start = int(re.fullmatch(r"bytes=(\d+)-", asked)[1]) if asked else 0
@@ -64,6 +77,7 @@ class Handler(BaseHTTPRequestHandler):
 def server(monkeypatch):
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     server = Server()
+    monkeypatch.setattr(download, "SECURE", ("https://", server.url))  # this one, in tests alone
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     yield server
@@ -103,7 +117,13 @@ def test_giving_up_keeps_what_came(server, tmp_path):
     (tmp_path / "s.bin.part").write_bytes(CONTENT[:1000])
     server.breath = 0
     with pytest.raises(ConnectionError, match="call again"):
-        fetch(f"{server.url}/sound.bin", tmp_path / "s.bin", progress=False, attempts=1)
+        fetch(
+            f"{server.url}/sound.bin",
+            tmp_path / "s.bin",
+            checksum=md5(CONTENT),
+            progress=False,
+            attempts=1,
+        )
     assert names(tmp_path) == ["s.bin.part"]
     assert (tmp_path / "s.bin.part").read_bytes() == CONTENT[:1000]
 
@@ -154,7 +174,7 @@ def test_a_whole_file_is_not_fetched_again_and_a_damaged_one_is(server, tmp_path
 
 def test_a_refusal_is_not_tried_again(server, tmp_path):
     with pytest.raises(requests.HTTPError, match="404"):
-        fetch(f"{server.url}/nothing", tmp_path / "s.bin", progress=False)
+        fetch(f"{server.url}/nothing", tmp_path / "s.bin", checksum=md5(b""), progress=False)
     assert len(server.ranges) == 1 and names(tmp_path) == []
 
 
@@ -164,7 +184,41 @@ def test_a_read_only_folder_is_answered_with_the_way_out(monkeypatch, tmp_path):
 
     monkeypatch.setattr(pooch, "retrieve", refuse)
     with pytest.raises(PermissionError, match="ACL_DATA"):
-        fetch("http://127.0.0.1/x", tmp_path / "x", progress=False)
+        fetch("http://127.0.0.1/x", tmp_path / "x", checksum=md5(b""), progress=False)
+
+
+@pytest.mark.parametrize("kind", ["http", "HTTP", "ftp", "file"])
+def test_nothing_is_asked_for_but_over_https(server, monkeypatch, tmp_path, kind):
+    monkeypatch.undo()
+    assert download.SECURE == ("https://",)
+    address = server.url.replace("http", kind) + "/sound.bin"
+    (tmp_path / "s.bin.part").write_bytes(CONTENT[:10])
+    with pytest.raises(ValueError, match="https alone"):
+        fetch(address, tmp_path / "s.bin", checksum=md5(CONTENT), progress=False)
+    assert server.ranges == [] and names(tmp_path) == ["s.bin.part"]
+
+
+def test_a_server_that_sends_on_is_followed_over_https_alone(server, tmp_path):
+    server.moved = {"/here": "/sound.bin"}
+    fetch(f"{server.url}/here", tmp_path / "s.bin", checksum=md5(CONTENT), progress=False)
+    assert (tmp_path / "s.bin").read_bytes() == CONTENT and len(server.ranges) == 2
+    elsewhere = f"http://localhost:{server.server_port}/sound.bin"
+    server.moved = {"/here": "/there", "/there": elsewhere}
+    with pytest.raises(ValueError, match=f"https alone.*{elsewhere}"):
+        fetch(f"{server.url}/here", tmp_path / "t.bin", checksum=md5(CONTENT), progress=False)
+    assert len(server.ranges) == 4 and names(tmp_path) == ["s.bin"]  # the last was not asked
+
+
+def test_no_download_goes_without_a_checksum(tmp_path):
+    with pytest.raises(TypeError, match="checksum"):
+        fetch("https://127.0.0.1/x", tmp_path / "x", progress=False)
+    for list_of in (esc.esc10_checksums, esc.esc50_checksums, fsdd_checksums, released_checksums):
+        sums = list_of()
+        assert len(sums) in (400, 2001, 3000, 160)
+        assert all(re.fullmatch("[0-9a-f]{32}|[0-9a-f]{40}", value) for value in sums.values())
+    assert all(re.fullmatch("[0-9a-f]{32}", md5) for md5 in fsdnoisy18k.ARCHIVES.values())
+    for tree in (esc.ESC10_TREE, esc.ESC50_TREE, FSDD_TREE, fsdnoisy18k.RECORD, TREE):
+        assert tree.startswith(download.SECURE)
 
 
 # --- archives ----------------------------------------------------------------------------------
@@ -205,6 +259,130 @@ def test_unpack_leaves_nothing_of_a_damaged_archive(tmp_path):
         with pytest.raises(ValueError, match="damaged"):
             unpack(tmp_path / "a.zip", tmp_path / "here", progress=False)
         assert names(tmp_path) == ["a.zip"]
+
+
+def entry(name: str, **fields: int) -> zipfile.ZipInfo:
+    made = zipfile.ZipInfo("placeholder")
+    made.filename = name  # as it is: the usual way would tidy it
+    for field, value in fields.items():
+        setattr(made, field, value)
+    return made
+
+
+HOSTILE = {
+    "out by backslashes": ([("..\\out.txt", b"1")], "outside"),
+    "a share": ([("//server/share/out.txt", b"1")], "outside"),
+    "a drive": ([("D:out.txt", b"1")], "outside"),
+    "a second stream": ([("a.txt:hidden", b"1")], "outside"),
+    "no name": ([("./", b"")], "outside"),
+    "dots": ([("a/.../b.txt", b"1")], "dots or spaces"),
+    "a link": ([(entry("a", external_attr=(stat.S_IFLNK | 0o777) << 16), b"/etc")], "link or dev"),
+    "a device": ([(entry("a", external_attr=(stat.S_IFCHR | 0o666) << 16), b"")], "link or dev"),
+    "a pipe": ([(entry("a", external_attr=(stat.S_IFIFO | 0o666) << 16), b"")], "link or dev"),
+    "one name": ([("a.txt", b"1"), ("a.txt", b"2")], "one file twice"),
+    "one name but for the case": ([("b/A.txt", b"1"), ("B/a.TXT", b"2")], "one file twice"),
+    "one name but for dots": ([("a.txt", b"1"), ("./a.txt", b"2")], "one file twice"),
+    "one name in two spellings": ([("\u00e9.txt", b"1"), ("e\u0301.txt", b"2")], "one file twice"),
+    "a file and folder": ([("a", b"1"), ("a/b.txt", b"2")], "folder too"),
+    "too many": ([(f"{i}.txt", b"") for i in range(40)], "40 entries"),
+    "a bomb": ([("zeros", bytes(1 << 20))], "would grow to"),
+}
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+@pytest.mark.parametrize("what", HOSTILE)
+def test_unpack_refuses_what_would_harm_before_it_writes(monkeypatch, tmp_path, what):
+    members, message = HOSTILE[what]
+    monkeypatch.setattr(download, "ENTRIES", 30)
+    monkeypatch.setattr(download, "SMALL", 1 << 16)
+    monkeypatch.setattr(zipfile.ZipFile, "extract", None)  # not even tried
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members:
+            archive.writestr(name, content, zipfile.ZIP_DEFLATED)
+    with pytest.raises(ValueError, match=message) as error:
+        unpack(tmp_path / "a.zip", tmp_path / "here", progress=False)
+    assert "a.zip" in str(error.value) and names(tmp_path) == ["a.zip"]
+
+
+def patched(raw: bytes, signature: bytes, offset: int, value: bytes) -> bytes:
+    """An archive in which one field of every header of a kind is another."""
+    for match in re.finditer(re.escape(signature), raw):
+        at = match.start() + offset
+        raw = raw[:at] + value + raw[at + len(value) :]
+    return raw
+
+
+LOCAL, CENTRAL = b"PK\x03\x04", b"PK\x01\x02"
+
+
+def test_unpack_refuses_archives_that_lie(tmp_path):
+    plain = zipped({"one.txt": b"1" * 1000})
+    lies = {
+        "encrypted": patched(patched(plain, LOCAL, 6, b"\1\0"), CENTRAL, 8, b"\1\0"),
+        "null character": plain.replace(b"one.txt", b"one.t\0t"),
+        "would grow to": patched(plain, CENTRAL, 24, struct.pack("<I", 0xFFFFFFF0)),
+        "unknown method": patched(patched(plain, LOCAL, 8, b"\x63\0"), CENTRAL, 10, b"\x63\0"),
+        "said to be shorter": patched(plain, CENTRAL, 24, struct.pack("<I", 10)),
+        "said to be compressed": patched(
+            patched(plain, LOCAL, 8, b"\x08\0"), CENTRAL, 10, b"\x08\0"
+        ),
+        "a name in no alphabet": patched(
+            patched(plain, LOCAL, 6, b"\0\x08"), CENTRAL, 8, b"\0\x08"
+        ).replace(b"one.txt", b"\xff\xfe\xfd.txt"),
+        "a newer format": patched(plain, CENTRAL, 6, b"\xff\0"),
+    }
+    for what, raw in lies.items():
+        (tmp_path / "a.zip").write_bytes(raw)
+        with pytest.raises(ValueError, match=f"a.zip .*({what}|damaged)"):
+            unpack(tmp_path / "a.zip", tmp_path / "here", progress=False)
+        assert names(tmp_path) == ["a.zip"], what
+
+
+def test_unpack_survives_a_thousand_damaged_archives(tmp_path):
+    names_of = {f"f/{i}.wav": zlib.compress(CONTENT[: 40 * i]) for i in range(6)}
+    memory = io.BytesIO()
+    with zipfile.ZipFile(memory, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in names_of.items():
+            archive.writestr(name, content)
+    raw, generator, outcomes = memory.getvalue(), np.random.default_rng(0), {True: 0, False: 0}
+    for _ in range(1000):
+        bad = bytearray(raw)
+        for at in generator.integers(len(raw), size=generator.integers(1, 4)):
+            bad[at] = generator.integers(256)
+        (tmp_path / "a.zip").write_bytes(bad[: generator.integers(len(raw) // 2, 2 * len(raw))])
+        try:
+            unpack(tmp_path / "a.zip", tmp_path / "here", progress=False)
+        except ValueError as error:
+            assert "a.zip" in str(error) and not (tmp_path / "here").exists()
+            outcomes[False] += 1
+        else:
+            found = [p for p in (tmp_path / "here").rglob("*") if p.is_file()]
+            contents = names_of.values()
+            assert len(found) <= 6 and all(p.read_bytes() in contents for p in found)
+            shutil.rmtree(tmp_path / "here")
+            outcomes[True] += 1
+    assert min(outcomes.values()) > 20 and names(tmp_path) == ["a.zip"]
+
+
+def test_unpack_asks_for_room_first(monkeypatch, tmp_path):
+    (tmp_path / "a.zip").write_bytes(zipped({"one.txt": b"1" * 1000}))
+    full = shutil.disk_usage(tmp_path)._replace(free=999)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: full)
+    with pytest.raises(OSError, match="ACL_DATA"):
+        unpack(tmp_path / "a.zip", tmp_path / "here", progress=False)
+    assert names(tmp_path) == ["a.zip"]
+
+
+def test_an_archive_as_large_as_fsdnoisy18ks_passes_the_look():
+    train = [entry(f"t/{i}.wav", file_size=1_200_000) for i in range(17_585)]
+
+    class Archive:  # of 13 GB, of which only the size is asked
+        def stat(self):
+            return type("Size", (), {"st_size": 13_000_000_000})
+
+    for member in train:
+        member.orig_filename = member.filename
+    download._refuse_hostile(train, Archive(), free=10**11)
 
 
 # --- whole corpora -----------------------------------------------------------------------------
@@ -248,13 +426,18 @@ def test_esc10_files_are_checked_one_by_one(server, monkeypatch, tmp_path):
         open_corpus("esc10", root=tmp_path / "esc10", download=True)
 
 
-def test_esc50_says_that_nothing_vouches_for_it(server, monkeypatch, tmp_path):
+def test_esc50_files_are_checked_one_by_one(server, monkeypatch, tmp_path):
     table = b"filename,fold,target,category,esc10,src_file,take\n1-7-A-0.wav,1,0,dog,True,7,A\n"
-    top = "ESC-50-master"
-    server.files = {
-        "/esc50": zipped({f"{top}/meta/esc50.csv": table, f"{top}/audio/1-7-A-0.wav": b"bark"})
-    }
-    monkeypatch.setattr(esc, "ESC50_ARCHIVE", f"{server.url}/esc50")
-    with pytest.warns(UserWarning, match="not verified"):
+    sounds = {"audio/1-7-A-0.wav": b"bark", "meta/esc50.csv": table}
+    server.files = {f"/{path}": content for path, content in sounds.items()}
+    monkeypatch.setattr(esc, "ESC50_TREE", server.url)
+    sums = {path: hashlib.md5(content).hexdigest() for path, content in sounds.items()}
+    monkeypatch.setattr(esc, "esc50_checksums", lambda: sums)
+    for _ in range(2):  # the second time nothing is left to fetch
         corpus = open_corpus("esc50", root=tmp_path / "esc50", download=True)
-    assert len(corpus) == 1 and names(tmp_path) == ["esc50"]
+        assert len(corpus) == 1 and len(server.ranges) == 2
+    server.files["/meta/esc50.csv"] = table.replace(b"dog", b"cat")
+    (tmp_path / "esc50" / "meta" / "esc50.csv").unlink()
+    with pytest.raises(ValueError, match="did not bring the published file"):
+        open_corpus("esc50", root=tmp_path / "esc50", download=True)
+    assert names(tmp_path / "esc50" / "meta") == []

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from test_download import Server
 
 from acl_lib import published, released
-from acl_lib.datasets import CorpusNotFoundError
+from acl_lib.datasets import CorpusNotFoundError, download
 from acl_lib.released import (
     CLASSES,
     download_released_features,
@@ -242,6 +242,7 @@ def server(monkeypatch):
     """Two small folders, on the loopback address."""
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     server = Server()
+    monkeypatch.setattr(download, "SECURE", ("https://", server.url))  # this one, in tests alone
     names = [f"{folder}/tensors{k}.pt" for folder in ("t0.2", "t0.2a0.3") for k in range(8)]
     server.files = {f"/{name}": name.encode() * 1000 for name in names}
     monkeypatch.setattr(released, "TREE", server.url)

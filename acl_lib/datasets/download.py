@@ -1,21 +1,47 @@
-"""Downloads that go on where the line broke and count only once their checksum is right."""
+"""Downloads that go on where the line broke and count only once their checksum is right.
 
+Nothing is asked for over a line that others can write to, and an archive is looked through before
+the first of its files is written.
+"""
+
+import errno
 import hashlib
+import lzma
 import os
+import shutil
+import stat
+import struct
 import tempfile
 import time
+import unicodedata
 import zipfile
+import zlib
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 import pooch
 import requests
 from tqdm import tqdm
 
+SECURE = ("https://",)  # how every address starts, also one that a server sends us on to
 CHUNK = 1 << 16
 BROKEN_LINE = (
     requests.exceptions.ConnectionError,
     requests.exceptions.ChunkedEncodingError,
     requests.exceptions.Timeout,
+)
+ENTRIES = 200_000  # of an archive; FSDnoisy18k's largest has 17,586
+GROWTH = 20  # times an archive's size, and SMALL besides, is what may come out; sounds grow by 2
+SMALL = 1 << 26  # bytes
+DAMAGE = (  # in the words of the readers of an archive
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    struct.error,
+    EOFError,
+    NotImplementedError,  # a method of compression that nobody knows
+    OverflowError,
+    UnicodeError,
 )
 
 
@@ -23,7 +49,7 @@ def fetch(
     url: str,
     target: Path,
     *,
-    checksum: str | None = None,
+    checksum: str,
     progress: bool = True,
     attempts: int = 5,
 ) -> Path:
@@ -33,28 +59,28 @@ def fetch(
     a later call; ``target`` appears in one step, after the checksum was right.
 
     Args:
-        url: where the file lies.
+        url: where the file lies, an address of https.
         target: where it shall lie.
-        checksum: "md5:<hex>", "sha256:<hex>", or "git:<hex>" for a git blob id; None trusts the
-            server.
+        checksum: "md5:<hex>", "sha256:<hex>", or "git:<hex>" for a git blob id.
         progress: show a progress bar.
         attempts: how often in a row the line may break without bringing anything.
 
     Raises:
-        ValueError: if the file that came has another checksum; it is deleted.
+        ValueError: if the file that came has another checksum; it is deleted. If the address, or
+            one that the server sends on to, is not of https; it is not asked.
         ConnectionError: if the line broke too often; the part that came is kept.
         requests.HTTPError: if the server refuses.
         PermissionError: if the folder cannot be written to.
     """
     if target.is_file():
-        if checksum is None or matches(target, checksum):
+        if matches(target, checksum):
             return target
         target.unlink()  # damaged, and pooch would not notice in a git blob
     part = target.with_name(f"{target.name}.part")
 
     def resume(url: str, output_file: str, _pooch: object) -> None:
         _bring(url, part, progress=progress, attempts=attempts)
-        if checksum and not matches(part, checksum):
+        if not matches(part, checksum):
             part.unlink()
             raise ValueError(
                 f"{url} did not bring the published file (expected {checksum}); it was deleted. "
@@ -63,7 +89,7 @@ def fetch(
         os.replace(part, output_file)
 
     pooch.get_logger().setLevel("WARNING")  # one line per file of 400
-    known = checksum if checksum and not checksum.startswith("git:") else None
+    known = None if checksum.startswith("git:") else checksum
     try:
         pooch.retrieve(url, known, fname=target.name, path=target.parent, downloader=resume)
     except PermissionError as error:
@@ -107,7 +133,7 @@ def _append(url: str, part: Path, start: int, *, progress: bool) -> None:
     headers = {"Accept-Encoding": "identity"}  # ranges count the bytes of the file itself
     if start:
         headers["Range"] = f"bytes={start}-"
-    with requests.get(url, headers=headers, stream=True, timeout=30) as response:
+    with _session() as session, _ask(session, url, headers) as response:
         if response.status_code == 416 and start:  # nothing behind our last byte
             if response.headers.get("Content-Range") == f"bytes */{start}":
                 return
@@ -133,14 +159,37 @@ def _append(url: str, part: Path, start: int, *, progress: bool) -> None:
                 bar.update(len(chunk))
 
 
+def _session() -> requests.Session:
+    """One that knows no way to an address which is not `SECURE`, wherever it is sent on to."""
+    session = requests.Session()
+    https = session.adapters["https://"]
+    session.adapters.clear()
+    for start in SECURE:
+        session.mount(start, https)
+    return session
+
+
+def _ask(session: requests.Session, url: str, headers: dict[str, str]) -> requests.Response:
+    try:
+        return session.get(url, headers=headers, stream=True, timeout=30)
+    except requests.exceptions.InvalidSchema as error:
+        raise ValueError(
+            f"{url} is not asked for, or sends on to an address that is not: downloads come over "
+            f"https alone ({error})"
+        ) from None
+
+
 def unpack(archive: Path, target: Path, *, progress: bool = True) -> None:
     """Unpack a zip to the folder ``target``, which appears in one step.
 
     A single folder at the top of the archive becomes ``target``, whatever it is called.
 
     Raises:
-        ValueError: if the archive is damaged, names a path outside of itself, or ``target`` holds
-            files already.
+        ValueError: if the archive is damaged or encrypted; names a path outside of itself, or one
+            path twice where upper and lower case count as the same; holds anything but files and
+            folders; would grow to more than `GROWTH` times its size; or ``target`` holds files
+            already.
+        OSError: if the disk has no room for what is in it.
     """
     if target.is_dir() and any(target.iterdir()):
         raise ValueError(f"{target} holds files already: move them away before unpacking")
@@ -149,11 +198,13 @@ def unpack(archive: Path, target: Path, *, progress: bool = True) -> None:
         content.mkdir()
         try:
             with zipfile.ZipFile(archive) as file:
-                members = tqdm(file.infolist(), f"unpack {archive.name}", disable=not progress)
-                for member in members:
-                    _refuse_outside(member.filename, archive)
-                    file.extract(member, content)  # compares the CRC as well
-        except zipfile.BadZipFile as error:
+                members = file.infolist()
+                _refuse_hostile(members, archive, free=shutil.disk_usage(scratch).free)
+                for member in tqdm(members, f"unpack {archive.name}", disable=not progress):
+                    file.extract(member, content)  # never more than announced; compares the CRC
+        except (*DAMAGE, OSError) as error:
+            if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+                raise  # of the disk; a place before the archive's begin is no valid argument
             raise ValueError(f"{archive} is damaged ({error}): delete it and try again") from error
         entries = [p for p in content.iterdir() if p.name != "__MACOSX"]
         whole = entries[0] if len(entries) == 1 and entries[0].is_dir() else content
@@ -162,7 +213,45 @@ def unpack(archive: Path, target: Path, *, progress: bool = True) -> None:
         os.replace(whole, target)
 
 
-def _refuse_outside(name: str, archive: Path) -> None:
-    path = PurePosixPath(name.replace("\\", "/"))
-    if path.is_absolute() or ".." in path.parts or ":" in path.parts[0]:
-        raise ValueError(f"{archive} names a path outside of itself: {name!r}; not unpacked")
+def _refuse_hostile(members: Sequence[zipfile.ZipInfo], archive: Path, *, free: int) -> None:
+    """Look at everything that an archive announces, before any of it is written."""
+
+    def refuse(why: str) -> ValueError:
+        return ValueError(f"{archive} {why}; nothing was unpacked. Delete it and try again")
+
+    if len(members) > ENTRIES:
+        raise refuse(f"announces {len(members)} entries, more than {ENTRIES}")
+    size, most = sum(m.file_size for m in members), GROWTH * archive.stat().st_size + SMALL
+    if size > most:
+        raise refuse(f"would grow to {size / 1e6:.0f} MB, and {most / 1e6:.0f} MB is plausible")
+    if size > free:
+        raise OSError(
+            errno.ENOSPC,
+            f"{archive} needs {size / 1e6:.0f} MB and {archive.parent} has {free / 1e6:.0f} MB "
+            "left: free some space, or set ACL_DATA to another folder",
+        )
+    files: dict[str, str] = {}  # as a file system that knows no case would see them
+    folders: set[str] = set()
+    for member in members:
+        name = member.orig_filename
+        path = PurePosixPath(name.replace("\\", "/"))
+        if path.is_absolute() or ".." in path.parts or ":" in name or not path.parts:
+            raise refuse(f"names a path outside of itself: {name!r}")
+        if "\0" in name:
+            raise refuse(f"holds a name with a null character: {name!r}")
+        if stat.S_IFMT(member.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):
+            raise refuse(f"holds a link or device: {name!r}")
+        if member.flag_bits & 1:
+            raise refuse(f"is encrypted: {name!r}")
+        parts = [unicodedata.normalize("NFC", p).casefold().rstrip(". ") for p in path.parts]
+        if not all(parts):
+            raise refuse(f"holds a name of dots or spaces: {name!r}")
+        folders |= {"/".join(parts[:n]) for n in range(1, len(parts))}
+        if member.is_dir():
+            folders.add("/".join(parts))
+        elif (key := "/".join(parts)) in files:
+            raise refuse(f"names one file twice: {files[key]!r} and {name!r}")
+        else:
+            files[key] = name
+    if both := sorted(folders & files.keys()):
+        raise refuse(f"holds a file that is a folder too: {files[both[0]]!r}")

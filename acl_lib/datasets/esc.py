@@ -1,7 +1,6 @@
 """ESC-10 and ESC-50: environmental sounds of 5 s in 5 folds."""
 
 import re
-import warnings
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from importlib.resources import files
@@ -12,14 +11,14 @@ from tqdm import tqdm
 
 from acl_lib.datasets.base import Corpus
 from acl_lib.datasets.clips import Clip, CorpusNotFoundError, check_audio, sorted_clips
-from acl_lib.datasets.download import fetch, matches, unpack
+from acl_lib.datasets.download import fetch, matches
 from acl_lib.datasets.tables import below, read_rows
 from acl_lib.datasets.validation import ValidationReport
 
 ESC10_TREE = (  # the last commit that holds the sounds
     "https://raw.githubusercontent.com/karolpiczak/ESC-10/553c8f1743b9dba6b282e1323c3ca8fa76923448"
 )
-ESC50_ARCHIVE = "https://github.com/karolpiczak/ESC-50/archive/master.zip"
+ESC50_TREE = "https://raw.githubusercontent.com/karolpiczak/ESC-50/master"
 
 
 class ESC10(Corpus):
@@ -70,18 +69,8 @@ class ESC10(Corpus):
     @classmethod
     def download(cls, root: Path | str, *, progress: bool = True) -> None:
         """Fetch the files that are missing or damaged, each checked against its git blob id."""
-        root = Path(root).absolute()
-
-        def one(item: tuple[str, str]) -> None:
-            path, blob = item
-            url = f"{ESC10_TREE}/{quote(path)}"
-            fetch(url, root / path, checksum=f"git:{blob}", progress=False)
-
-        published = esc10_checksums()
-        with ThreadPoolExecutor(8) as pool:
-            jobs = pool.map(one, published.items())
-            for _ in tqdm(jobs, "ESC-10", len(published), unit=" files", disable=not progress):
-                pass
+        checksums = {path: f"git:{blob}" for path, blob in esc10_checksums().items()}
+        _fetch_all(ESC10_TREE, Path(root).absolute(), checksums, "ESC-10", progress)
 
     def validate(self, *, progress: bool = True) -> ValidationReport:
         """As for every corpus; and every file is compared with the published one."""
@@ -118,8 +107,7 @@ class ESC50(Corpus):
         table = root / "meta" / "esc50.csv"
         remedy = (
             f"Place the folder of the ESC-50 repository (audio/, meta/) at {root}, set ACL_DATA "
-            "to the folder that holds esc50, or pass download=True (unverified: no checksum of "
-            "the archive is published)."
+            "to the folder that holds esc50, or pass download=True."
         )
         if not table.is_file():
             raise CorpusNotFoundError(f"esc50 not found: no {table}. {remedy}")
@@ -148,19 +136,12 @@ class ESC50(Corpus):
 
     @classmethod
     def download(cls, root: Path | str, *, progress: bool = True) -> None:
-        """Fetch and unpack the repository's archive; nothing vouches for its content."""
-        root = Path(root).absolute()
-        if (root / "meta" / "esc50.csv").is_file():
-            return
-        warnings.warn(
-            "ESC-50 has no published checksum: this download follows the repository's latest "
-            "state and is not verified",
-            stacklevel=2,
-        )
-        archive = root.with_name("esc50.zip")
-        fetch(ESC50_ARCHIVE, archive, progress=progress)
-        unpack(archive, root, progress=progress)
-        archive.unlink()
+        """Fetch the files that are missing or damaged, each checked against its MD5.
+
+        The author publishes no checksums; these are of the index of soundata, version 2.0.
+        """
+        checksums = {path: f"md5:{md5}" for path, md5 in esc50_checksums().items()}
+        _fetch_all(ESC50_TREE, Path(root).absolute(), checksums, "ESC-50", progress)
 
 
 def esc10_checksums() -> dict[str, str]:
@@ -168,6 +149,23 @@ def esc10_checksums() -> dict[str, str]:
     text = (files("acl_lib.datasets") / "checksums" / "esc10.txt").read_text(encoding="utf-8")
     lines = (line.split(" ", 2) for line in text.splitlines())  # id, bytes, path with spaces
     return {path: blob for blob, _, path in lines}
+
+
+def esc50_checksums() -> dict[str, str]:
+    """Path below the corpus folder -> MD5 of ESC-50's 2,000 sounds and their table."""
+    text = (files("acl_lib.datasets") / "checksums" / "esc50.txt").read_text(encoding="utf-8")
+    lines = (line.split(" ") for line in text.splitlines())
+    return {path: md5 for md5, path in lines}
+
+
+def _fetch_all(tree: str, root: Path, checksums: dict[str, str], name: str, progress: bool) -> None:
+    def one(path: str) -> None:
+        fetch(f"{tree}/{quote(path)}", root / path, checksum=checksums[path], progress=False)
+
+    with ThreadPoolExecutor(8) as pool:
+        jobs = pool.map(one, checksums)
+        for _ in tqdm(jobs, name, len(checksums), unit=" files", disable=not progress):
+            pass
 
 
 def _class_name(path: str) -> str:
