@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import math
+import sys
 import typing
 from dataclasses import asdict, dataclass, field, replace
 
@@ -570,7 +571,20 @@ def from_json(text: str) -> Recipe:
         }
         return cls(**read)
 
-    return build(Recipe, json.loads(text))
+    try:
+        values = json.loads(text, object_pairs_hook=_each_once)
+    except RecursionError:
+        raise ValueError("no recipe: one thing lies in another without end") from None
+    return build(Recipe, values)
+
+
+def _each_once(pairs: list[tuple[str, object]]) -> dict:
+    """An object of JSON in which no name stands twice; the usual reader forgets the first."""
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"{next(n for n in names if names.count(n) > 1)!r} stands twice")
+    return values
 
 
 def _is_part(value) -> bool:
@@ -595,10 +609,12 @@ def _checked(holder, key: str, value):
     else:
         words = {int: "a whole number", str: "a word", bool: "True or False"}
         good, kind = type(value) is kind, words[kind]
+        if good and type(value) is int and abs(value) >= 2**63:
+            good, kind = False, "below 2**63"
     if not good:
         raise ValueError(f"{key} must be {kind}; got {value!r}")
     return value
 
 
 def _is_number(value) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)
+    return type(value) in (int, float) and abs(value) <= sys.float_info.max  # nan is not

@@ -27,6 +27,7 @@ KEYS = (
     "question rule detectable cost recipe notebook settings arms conditions seeds baseline reader "
     "records"
 ).split()
+WORDS = "question rule detectable cost recipe notebook baseline reader records".split()
 
 
 @dataclass(frozen=True)
@@ -339,7 +340,19 @@ def _short(value: object) -> str:
 
 
 class _Once(yaml.SafeLoader):
-    """YAML that refuses a name that stands twice, where the usual reader forgets the first."""
+    """YAML that refuses a name that stands twice, where the usual reader forgets the first.
+
+    And what refers to another place: a few lines of such can stand for more than a memory holds.
+    """
+
+    def compose_node(self, parent: yaml.Node | None, index: object) -> yaml.Node:
+        if self.check_event(yaml.AliasEvent):
+            alias = self.peek_event()
+            raise ValueError(
+                f"line {alias.start_mark.line + 1}: *{alias.anchor} refers to another place: "
+                "write out what stands there"
+            )
+        return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
         names = [self.construct_object(key, deep=True) for key, _ in node.value]
@@ -354,6 +367,8 @@ def _mapping(path: Path) -> dict:
         values = yaml.load(path.read_text(encoding="utf-8"), _Once)
     except yaml.YAMLError as error:
         raise ValueError(f"this is no YAML: {error}") from None
+    except RecursionError:
+        raise ValueError("this is no grid: one thing lies in another without end") from None
     if not isinstance(values, dict):
         raise ValueError(f"this is no grid: a grid has {', '.join(KEYS)}")
     if unknown := sorted(map(str, set(values) - set(KEYS))):
@@ -362,6 +377,9 @@ def _mapping(path: Path) -> dict:
         raise ValueError(f"{', '.join(missing)} is missing; a grid needs it")
     if ("recipe" in values) == ("notebook" in values):
         raise ValueError("a grid runs a recipe or a notebook: one of them")
+    for key in WORDS:
+        if not isinstance(values.get(key), str | None) or "\0" in (values.get(key) or ""):
+            raise ValueError(f"{key} must be text; got {values[key]!r}")
     return values
 
 

@@ -79,8 +79,12 @@ class Record:
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
             recipe = config.from_json(json.dumps(values.pop("recipe")))
+            kinds = {"dict": dict, "list": list, "str": str}
+            for f in fields(cls):
+                if f.type in kinds and not isinstance(got := values.get(f.name), kinds[f.type]):
+                    raise TypeError(f"{f.name} must be a {f.type}; got {str(got)[:60]!r}")
             return cls(recipe=recipe, path=path, **values)
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
+        except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
             raise ValueError(f"{path} is no record of a run: {error}") from None
 
     def write(self) -> None:

@@ -247,12 +247,52 @@ def test_the_words_are_those_that_the_work_understands():
         ('{"probe": {"penalties": "0.1"}}', "penalties must be a list"),
         ('{"mel": 3}', "MelConfig must be an object .*got 3"),
         ("[]", r"Recipe must be an object .*got \[\]"),
+        ('{"seed": 1, "seed": 2}', "'seed' stands twice"),
+        ('{"loss": {"alpha": 1, "margin": 0.5, "alpha": 0}}', "'alpha' stands twice"),
+        ('{"loss": {"alpha": 1e999}}', "alpha must be a finite number; got inf"),
+        (f'{{"loss": {{"alpha": {"9" * 400}}}}}', "alpha must be a finite number; got 999"),
+        (f'{{"train": {{"epochs": {"9" * 400}}}}}', "epochs must be below 2.*; got 999"),
+        (f'{{"train": {{"epochs": {"9" * 5000}}}}}', "digits"),
+        ("[" * 100_000, "without end"),
+        ('{"mel":' * 100_000, "without end"),
+        ("\ufeff{}", "BOM"),
+        ("", "Expecting value"),
         ('{"seed": 1', "delimiter"),
     ],
 )
 def test_damaged_json_is_refused_by_name(text, says):
     with pytest.raises(ValueError, match=says):
         from_json(text)
+
+
+WRONG = ["null", "true", "[[1]]", '["x"]', "[NaN]", "[null]", '{"a": 1}', "NaN", "-Infinity"]
+WRONG += ["-1", "-1e-300", "1e999", "9" * 30, "9" * 400, '"../../x"', '"a\\u0000b"', "[]", "{}"]
+
+
+def test_every_wrong_value_of_every_setting_is_refused_by_name_or_means_itself():
+    """All settings times all kinds of nonsense: a ValueError that names the setting, or a value."""
+    refused = 0
+    for part in fields(Recipe):
+        inner = getattr(Recipe(), part.name)
+        named = [f.name for f in fields(inner)] if is_dataclass(inner) else []
+        for key in named or [part.name]:
+            for wrong in WRONG:
+                text = f'{{"{key}": {wrong}}}'
+                try:
+                    made = from_json(f'{{"{part.name}": {text}}}' if named else text)
+                except ValueError as error:
+                    assert key in str(error) or "fmin < fmax" in str(error), (key, wrong)
+                    refused += 1
+                    continue
+                kept = getattr(getattr(made, part.name), key) if named else getattr(made, key)
+                was = getattr(inner, key) if named else inner
+                meant = json.loads(wrong)
+                if isinstance(was, (float, tuple)):
+                    meant = type(was)(meant)
+                assert kept == meant, (key, wrong)
+                assert type(kept) is type(was), (key, wrong)
+                assert from_json(made.to_json()) == made
+    assert refused > 1200
 
 
 def test_json_without_a_setting_means_its_default():

@@ -172,6 +172,39 @@ def test_every_cell_lies_in_one_part(write):
         ("seeds:", "reader: lynx\nseeds:", "unknown reader 'lynx'; there are linear, knn"),
         ("seeds:", "conditions: {temperature: [2]}\nseeds", "this is no YAML: "),
         ("seeds: [0, 1]", "seeds: [0, 1", "this is no YAML: "),
+        ("Is it so?", "[is, it]", "question must be text; got ['is', 'it']"),
+        ("Is it so?", "!!binary aGk=", "question must be text; got b'hi'"),
+        ("recipe: acl", "recipe: [acl]", "recipe must be text; got ['acl']"),
+        ("seeds:", "rule: .nan\nseeds:", "rule must be text; got nan"),
+        ("seeds:", "cost: 3\nseeds:", "cost must be text; got 3"),
+        ("seeds:", 'records: "a\\0b"\nseeds:', "records must be text; got 'a\\x00b'"),
+        ("seeds:", "records: 2020-01-01\nseeds:", "records must be text; got datetime"),
+        ("seeds:", "1: 2\nseeds:", "unknown 1; a grid has"),
+        ("width: 8", "width: !!python/object/apply:os.getcwd []", "this is no YAML: "),
+        ("width: 8", "width: 8, width: 16", "'width' stands twice"),
+        ("width: 8", "width: null", "width must be a whole number; got None"),
+        ("width: 8", "width: true", "width must be a whole number; got True"),
+        ("width: 8", f"width: {'9' * 30}", "width must be below 2**63; got 999"),
+        ("width: 8", "drops: [.nan]", "drops must be a list of numbers; got [nan]"),
+        ("width: 8", "mel: {n_mels: 3}", "unknown setting 'mel'"),
+        ("temperature: 0.5", "temperature: .nan", "temperature must be a finite number; got nan"),
+        ("temperature: 0.5", "temperature: -.inf", "temperature must be a finite number; got -inf"),
+        ("temperature: 0.5", f"temperature: {'9' * 400}", "temperature must be a finite number"),
+        (
+            "temperature: 0.5",
+            "temperature: '0.5'",
+            "temperature must be a finite number; got '0.5'",
+        ),
+        ("temperature: 0.5", "temperature: -1", "need temperature > 0"),
+        ("[0, 1]", "[true]", "seeds must be a list of whole numbers"),
+        ("[0, 1]", f"[{2**63}]", "seed must be below 2**63"),
+        ("{alpha: 0.3}", "&a {b: *a}", "line 4: *a refers to another place"),
+        ("[0, 1]", "&a [0, *a]", "line 5: *a refers to another place"),
+        ("Is it so?", "Is it\x07", "this is no YAML: "),
+        (PLAIN, PLAIN + "---\n" + PLAIN, "this is no YAML: "),
+        (PLAIN, "? [1]\n: 2\n", "this is no YAML: "),
+        (PLAIN, "[" * 2000, "this is no grid: one thing lies in another without end"),
+        (PLAIN, "{a: " * 2000, "this is no grid: one thing lies in another without end"),
         (PLAIN, "just words", "this is no grid: a grid has question"),
         (PLAIN, "", "this is no grid"),
     ],
@@ -182,6 +215,30 @@ def test_a_fault_is_named_with_its_file(write, old, new, says):
     with pytest.raises(ValueError, match=re.escape(says)) as error:
         Grid.read(path)
     assert str(error.value).startswith(f"{path}: ")
+
+
+def test_a_few_lines_that_stand_for_a_billion_words_fill_no_memory(write):
+    lines = ["a: &a [x, x, x, x, x, x, x, x, x, x]"]
+    lines += [
+        f"{b}: &{b} [{', '.join(10 * ['*' + a])}]"
+        for a, b in zip("abcdefgh", "bcdefghi", strict=True)
+    ]
+    path = write("question: Is it so?\n" + "\n".join(lines))
+    with pytest.raises(ValueError, match=r"line 3: \*a refers to another place: write out"):
+        Grid.read(path)
+
+
+def test_a_mark_and_line_ends_of_another_system_change_nothing(write):
+    plain = Grid.read(write(PLAIN))
+    raw = PLAIN.replace("\n", "\r\n").encode("utf-8-sig")
+    path = write(PLAIN)
+    path.write_bytes(raw)
+    assert Grid.read(path).cells == plain.cells
+    for other in (PLAIN.replace("Is", "\u00cds").encode("latin-1"), PLAIN.encode("utf-16")):
+        path = write(PLAIN)
+        path.write_bytes(other)
+        with pytest.raises(ValueError, match=re.escape(f"{path}: ")):
+            Grid.read(path)
 
 
 def test_a_missing_file_is_an_error_that_names_it(tmp_path):

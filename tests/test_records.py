@@ -115,6 +115,22 @@ def with_accuracy(made, accuracy):
     return replace(made, results=results)
 
 
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("[" * 100_000, "recursion"),
+        ('{"recipe": {"loss": {"alpha": NaN}}}', "alpha must be a finite number; got nan"),
+        ('{"recipe": {"tau": 1}}', "unknown"),
+        ('{"recipe": {}, "results": []}', "corpus must be a dict; got 'None'"),
+        ('{"recipe": {}, "corpus": {}, "results": "none"}', "results must be a dict; got 'none'"),
+    ],
+)
+def test_a_record_of_wrong_parts_is_refused_by_file_and_part(tmp_path, text, says):
+    (tmp_path / "bad.json").write_text(text)
+    with pytest.raises(ValueError, match=rf"bad.json is no record of a run: .*{says}"):
+        Record.read(tmp_path / "bad.json")
+
+
 def test_records_are_compared_over_seeds():
     some = [
         with_accuracy(record(0), 0.5),
