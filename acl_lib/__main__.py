@@ -113,9 +113,14 @@ def _parser() -> argparse.ArgumentParser:
         _reproduce,
         "run a record again and see whether every number is the same",
         "Takes the record's recipe, device and number of threads. Names every number that differs, "
-        "and then exits with 1; names code, versions and device where they are others.",
+        "and then exits with 1; names code, versions and device where they are others. Of a folder "
+        "it makes again what --budget affords, a few of each kind first, and writes "
+        "reproduced.json there; the same command goes on.",
     )
-    same.add_argument("record", type=Path)
+    same.add_argument("record", type=Path, help="a record, or a folder of them with --budget")
+    same.add_argument(
+        "--budget", type=float, metavar="SECONDS", help="processor time for a folder, as recorded"
+    )
     same.add_argument("--device", choices=["cpu", "cuda"], help="default: the record's")
     same.add_argument(
         "--speak",
@@ -304,10 +309,24 @@ def _report(args: argparse.Namespace) -> int:
 
 
 def _reproduce(args: argparse.Namespace) -> int:
+    from .again import TOLERANCE, how_far, outcome, reproduce_folder
     from .experiments import code_fingerprint, reproduce
     from .records import Record
     from .repeated import speak_for
 
+    if args.record.is_dir() != (args.budget is not None):
+        raise ValueError(
+            f"a folder takes --budget SECONDS, a record takes none; got {args.record} and "
+            f"{args.budget}"
+        )
+    if args.record.is_dir():
+        worst = 0
+        for name, row in reproduce_folder(args.record, budget=args.budget):
+            if args.speak and row["outcome"] == "exact":
+                speak_for(Record.read(args.record / name), code_fingerprint())
+            print(f"{row['outcome']}: {name} {row.get('how_far', '')}", flush=True)
+            worst |= row["outcome"] == "beyond tolerance"
+        return int(worst)
     record = Record.read(args.record)
     numbers, circumstances = reproduce(record, device=args.device)
     if args.speak and not numbers:
@@ -317,6 +336,7 @@ def _reproduce(args: argparse.Namespace) -> int:
         print("\nwhat has changed since the record:", *circumstances, sep="\n  ")
     if numbers:
         print(f"\n{len(numbers)} numbers differ:", *numbers[:20], sep="\n  ")
+        print(f"\n{outcome(numbers)}: {how_far(numbers)}\ntolerance: {TOLERANCE}")
         return 1
     print("\nrepeated exactly: every number of the record, times apart")
     return 0

@@ -510,7 +510,20 @@ def report(records: Sequence[Record]) -> str:
     return "\n".join(lines).rstrip()
 
 
-def differences(name: str, old, new) -> list[str]:
+class Difference(str):
+    """A line that says what is otherwise in two records, and its parts: name, old, new."""
+
+    name: str
+    old: object
+    new: object
+
+    def __new__(cls, name: str, old, new) -> Difference:
+        line = super().__new__(cls, f"{name}: {old} in the record, {new} now")
+        line.name, line.old, line.new = name, old, new
+        return line
+
+
+def differences(name: str, old, new) -> list[Difference]:
     """Lines that name what an older value has and a newer one has otherwise; more is no difference.
 
     Args:
@@ -521,5 +534,5 @@ def differences(name: str, old, new) -> list[str]:
     elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
         pairs = [(f"{name}[{i}]", a, b) for i, (a, b) in enumerate(zip(old, new, strict=True))]
     else:
-        return [] if old == new else [f"{name}: {old} in the record, {new} now"]
+        return [] if old == new else [Difference(name, old, new)]
     return [line for pair in pairs for line in differences(*pair)]

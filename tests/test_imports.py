@@ -25,6 +25,7 @@ TABLE = {
     },
     "grids": {"config", "records", "statistics"},
     "repeated": {"records"},
+    "again": {"datasets", "experiments", "grids", "records"},
     "sweeps": {"datasets", "experiments", "grids", "repeated"},
     "ledger": {"experiments", "grids", "records", "repeated"},
     "released": {"datasets"},
