@@ -309,7 +309,7 @@ def _report(args: argparse.Namespace) -> int:
 
 
 def _reproduce(args: argparse.Namespace) -> int:
-    from .again import TOLERANCE, how_far, outcome, reproduce_folder
+    from .again import TOLERANCE, HowFar, how_far, outcome, reproduce_folder
     from .experiments import code_fingerprint, reproduce
     from .records import Record
     from .repeated import speak_for
@@ -324,7 +324,8 @@ def _reproduce(args: argparse.Namespace) -> int:
         for name, row in reproduce_folder(args.record, budget=args.budget):
             if args.speak and row["outcome"] == "exact":
                 speak_for(Record.read(args.record / name), code_fingerprint())
-            print(f"{row['outcome']}: {name} {row.get('how_far', '')}", flush=True)
+            far = HowFar(**row["how_far"]) if "how_far" in row else "every number the same"
+            print(f"{row['outcome']}: {name}, {far}", flush=True)
             worst |= row["outcome"] == "beyond tolerance"
         return int(worst)
     record = Record.read(args.record)

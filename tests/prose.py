@@ -1,17 +1,16 @@
 """Numbers in the prose of the book, and where on the page or in print each of them stands."""
 
-import json
 import re
-from dataclasses import asdict
 from functools import cache
-from pathlib import Path
 
 import nbformat
 
-from acl_lib.config import PROFILES, RECIPES, recipe
 from acl_lib.published import TABLES
 
-NUMBER = r"(?<![\w.$\\/-])[-+−]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:e-?\d+)?(?![\w/]|\.\d|,\d{3})"
+NUMBER = (
+    r"(?<![\w.$\\/-])[-+\u2212]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:e-?\d+)?"
+    r"(?![\w/]|\.\d|,\d{3})"
+)
 ELSEWHERE = (  # numbers that name a place, not a quantity
     r"```.*?```",
     r"\$\$.*?\$\$",
@@ -20,7 +19,8 @@ ELSEWHERE = (  # numbers that name a place, not a quantity
     r"\]\([^)]*\)",
     r"<[^>]+>",
     r"\{\w+(:\w+)?\}",
-    r"\b(eqs?\.|equations?|sections?|figs?\.|figures?|tables?|pages?) [\d.]+((, | and | to )[\d.]+)*",
+    r"\b(eqs?\.|equations?|sections?|figs?\.|figures?|tables?|pages?) "
+    r"[\d.]+((, | and | to )[\d.]+)*",
     r"^#+ [^\n]*$",
     r"^\s*\d+\. ",
 )
@@ -49,20 +49,34 @@ def numbers(text: str) -> list[re.Match]:
 
 
 def value(text: str) -> float:
-    return float(text.replace(",", "").replace("−", "-"))
+    return float(text.replace(",", "").replace("\u2212", "-"))
 
 
 def values(text: str) -> set[float]:
     return {abs(value(m)) for m in re.findall(NUMBER, text)}
 
 
-def stands_in(printed: str, known: set[float]) -> bool:
-    """Whether a known value, or 100 times it, rounds to the number that is printed."""
-    digits = len(printed.split(".")[1]) if "." in printed and "e" not in printed else 0
+def stands_in(printed: str, known: set[float], *, share: bool = False) -> bool:
+    """Whether a known value rounds to the number that is printed.
+
+    Args:
+        share: printed in percent, points or about: 100 times a value may stand for it as well, and
+            a number without decimals for one that has some.
+    """
+    near = abs(value(printed))
     if "e" in printed:
-        return any(f"{x:.1e}" == f"{abs(value(printed)):.1e}" for x in known)
-    near, half = abs(value(printed)), 0.5 * 10**-digits * (1 + 1e-6)
-    return any(abs(x - near) <= half or abs(100 * x - near) <= half for x in known)
+        return any(f"{x:.1e}" == f"{near:.1e}" for x in known)
+    digits = len(printed.split(".")[1]) if "." in printed else 0
+    half = 0.5 * 10**-digits * (1 + 1e-6) if digits or share else 1e-9
+    scales = (1, 100) if share else (1,)
+    return any(abs(scale * x - near) <= half for x in known for scale in scales)
+
+
+def is_share(text: str, match: re.Match) -> bool:
+    """Whether a number's clause speaks of percent, points, seconds, or says that it is about."""
+    clause = re.split(r"[.;:](?=\s)", text[match.end() : match.end() + 60])[0]
+    before = text[max(0, match.start() - 12) : match.start()]
+    return bool(re.search(r"%|\bpoints?\b|\bseconds\b", clause) or "about" in before)
 
 
 @cache
@@ -70,13 +84,6 @@ def in_print() -> frozenset[float]:
     """Every value of the published tables."""
     cells = [cell for table in TABLES.values() for row in table.rows for cell in row]
     return frozenset(abs(cell) for cell in cells if isinstance(cell, int | float))
-
-
-@cache
-def settings() -> frozenset[float]:
-    """Every number that a recipe of a profile sets."""
-    text = [json.dumps(asdict(recipe(n, profile=p))) for n in RECIPES for p in PROFILES]
-    return frozenset(values(re.sub(r"[:,]", " ", " ".join(text))))
 
 
 def shown(cell: nbformat.NotebookNode) -> str:
