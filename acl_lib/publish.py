@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import contextlib
 import hashlib
 import importlib.metadata
 import json
@@ -22,10 +23,11 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import nbformat
+from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from . import config
@@ -161,6 +163,17 @@ def tidy(nb: nbformat.NotebookNode) -> nbformat.NotebookNode:
     return nb
 
 
+def write_whole(path: Path, content: bytes) -> None:
+    """Put a file in its place, all of it or nothing: until then an older one stays."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    try:
+        part.write_bytes(content)
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
 def publish(path: Path, copy: Path, values: dict, stamp: str) -> None:
     """Execute one notebook; its copy appears when it is complete.
 
@@ -204,11 +217,27 @@ def share_runs(recipes: set[str], corpus: str, profile: str) -> int:
     return 0
 
 
+def read_source(path: Path) -> nbformat.NotebookNode:
+    """A notebook of the author's.
+
+    Raises:
+        ValueError: the file is no notebook.
+    """
+    try:
+        return nbformat.read(path, as_version=4)
+    except ValueError as error:
+        raise ValueError(f"{path} is no notebook: {error}; mend it or take it away") from None
+
+
 def copied_digest(copy: Path) -> str | None:
-    """The digest that a finished copy carries."""
+    """The digest that a finished copy carries; None also where it is damaged."""
     if not copy.exists():
         return None
-    return nbformat.read(copy, as_version=4).metadata.get("acl", {}).get("digest")
+    try:
+        return nbformat.read(copy, as_version=4).metadata.get("acl", {}).get("digest")
+    except ValueError:  # it is made again
+        print(f"{copy} is damaged: executing its notebook again", file=sys.stderr)
+        return None
 
 
 def copy_mathjax() -> None:
@@ -216,10 +245,7 @@ def copy_mathjax() -> None:
     package = importlib.metadata.distribution("sphinx-mathjax-offline")
     script = Path(package.locate_file("sphinx-mathjax-offline/static/mathjax/tex-svg.js"))
     if not MATHJAX.exists() or MATHJAX.read_bytes() != script.read_bytes():
-        MATHJAX.parent.mkdir(parents=True, exist_ok=True)
-        part = MATHJAX.with_suffix(".part")
-        part.write_bytes(script.read_bytes())
-        os.replace(part, MATHJAX)
+        write_whole(MATHJAX, script.read_bytes())
 
 
 def draw_welcome(code: str) -> None:
@@ -234,10 +260,7 @@ def draw_welcome(code: str) -> None:
     from . import explorers  # it imports torch
 
     picture = explorers.circle(alpha=0.3, play=True, small=True).data
-    WELCOME.parent.mkdir(parents=True, exist_ok=True)
-    part = WELCOME.with_suffix(".part")
-    part.write_text(stamp + picture, encoding="utf-8")
-    os.replace(part, WELCOME)
+    write_whole(WELCOME, (stamp + picture).encode())
 
 
 def write_ledger() -> None:
@@ -323,14 +346,42 @@ def main(argv: list[str] | None = None) -> int:
     if unknown := set(options.names) - set(sources):
         parser.error(f"no notebook {', '.join(sorted(unknown))}; there are {', '.join(sources)}")
 
+    try:
+        with alone():
+            return execute(options, sources)
+    except OSError as error:
+        what = "What is finished is kept; mend this, by free space say, and run it again"
+        print(f"The book cannot be written: {error}. {what}", file=sys.stderr)
+        return 2
+
+
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """Wait until no other process builds this book, and keep others waiting."""
+    COPIES.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(COPIES.with_name(".publish.lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        print("Another process is building this book: waiting for it", file=sys.stderr, flush=True)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def execute(options: argparse.Namespace, sources: dict[str, Path]) -> int:
+    """Execute those notebooks that are not current; the number that the process ends with."""
+    names = options.names or list(sources)
     copy_mathjax()
     for copy in COPIES.glob("*.ipynb"):
         if copy.name.split(".")[0] not in sources:
             copy.unlink()  # its notebook was renamed or removed
 
     code, url, todo = code_digest(), repository_url(), []
-    read = {name: nbformat.read(sources[name], as_version=4) for name in options.names or sources}
     try:
+        read = {name: read_source(sources[name]) for name in names}
         shown = make_clips(read.values())
     except (ValueError, FileNotFoundError) as error:
         print(error, file=sys.stderr)
@@ -338,7 +389,7 @@ def main(argv: list[str] | None = None) -> int:
     for name, nb in read.items():
         if with_colab_cell(nb, url) != nb:
             nb = with_colab_cell(nb, url)
-            nbformat.write(nb, sources[name])
+            write_whole(sources[name], (nbformat.writes(nb) + "\n").encode())
         cell = parameter_cell(nb)
         known = assigned(cell.source) if cell else {}
         values = {k: getattr(options, k) for k in ("corpus", "profile") if k in known}
@@ -371,7 +422,7 @@ def main(argv: list[str] | None = None) -> int:
             return 1
         took = time.monotonic() - start
         bar.write(f"[{i}/{len(todo)}] {path.name}{given}: {took:.0f} s", file=sys.stdout)
-    print(f"Notebooks: {len(todo)} executed, {len(options.names or sources) - len(todo)} current")
+    print(f"Notebooks: {len(todo)} executed, {len(names) - len(todo)} current")
     return 0
 
 

@@ -19,6 +19,7 @@ import json
 import multiprocessing
 import os
 import random
+import resource
 import shutil
 import signal
 import sys
@@ -116,7 +117,7 @@ def sweep(root: Path) -> int:
 
 
 def book(root: Path) -> int:
-    """`python -m acl_lib.publish` in a project of one page, which has its formulas, picture and ledger."""
+    """`python -m acl_lib.publish` in a project of one page."""
     import nbformat
 
     from acl_lib import publish
@@ -225,7 +226,7 @@ def half_written(root: Path) -> list[str]:
 # --- killing --------------------------------------------------------------------------------------
 
 
-def perform(job: str, root: str) -> None:
+def perform(job: str, root: str, largest: int | None, user: int | None) -> None:
     """A job in a process of its own, in a folder of its own; what it says goes to a file."""
     os.environ |= {
         "ACL_RUNS": f"{root}/runs",
@@ -240,17 +241,30 @@ def perform(job: str, root: str) -> None:
     import torch
 
     torch.set_num_threads(1)
+    if largest is not None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (largest, largest))
+    if user is not None:
+        os.setuid(user)
     sys.exit(JOBS[job][0](Path(root)))
 
 
 class Job:
-    """A job that runs, is watched, and may be killed."""
+    """A job that runs, is watched, and may be killed.
 
-    def __init__(self, job: str, root: Path) -> None:
+    Args:
+        job: its name in `JOBS`.
+        root: folder that it works in.
+        largest: bytes that no file may exceed, as if the disk were full then.
+        user: number of the user who does it, instead of this one.
+    """
+
+    def __init__(
+        self, job: str, root: Path, *, largest: int | None = None, user: int | None = None
+    ) -> None:
         root.mkdir(parents=True, exist_ok=True)
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(WARM.split())
-        self.process = context.Process(target=perform, args=(job, str(root)))
+        self.process = context.Process(target=perform, args=(job, str(root), largest, user))
         self.started = time.monotonic()
         self.process.start()
         self.main = psutil.Process(self.process.pid)
@@ -333,7 +347,7 @@ def killed(
                 "half_written": half_written(root),
             }
         )
-        moment = rng.uniform(0, whole * 0.8)  # less is left to do
+        moment = rng.uniform(0, whole / 2)  # less is left to do
     Job(job, root).to_its_end()
     return kills
 

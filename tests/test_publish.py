@@ -4,11 +4,13 @@ import ast
 import os
 import subprocess
 import sys
+import threading
 import types
 from pathlib import Path
 
 import nbformat
 import pytest
+from filelock import FileLock
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from acl_lib import publish
@@ -325,3 +327,74 @@ def test_the_policy_of_a_page_comes_before_its_other_tags(calls):
     calls["html-page-context"](None, "intro", "page.html", context, None)
     assert context["metatags"].startswith('<meta http-equiv="Content-Security-Policy" content="')
     assert context["metatags"].endswith("<meta name='other' />")
+
+
+# --- what goes wrong ------------------------------------------------------------------------------
+
+
+def test_a_damaged_copy_is_executed_again(project, capsys):
+    project("01_a", notebook("print('fine')"))
+    assert publish.main([]) == 0
+    whole = copy("01_a").read_bytes()
+    for length in (0, 10, len(whole) // 2):
+        copy("01_a").write_bytes(whole[:length])
+        assert publish.copied_digest(copy("01_a")) is None
+        assert "01_a.ipynb is damaged: executing" in capsys.readouterr().err
+    assert publish.main([]) == 0
+    assert "1 executed, 0 current" in capsys.readouterr().out
+    assert copy("01_a").read_bytes() == whole
+
+
+def test_a_source_that_is_no_notebook_or_went_away_is_told(project, capsys, monkeypatch):
+    (publish.SOURCES / "01_a.ipynb").write_text('{"cells": [')
+    assert publish.main([]) == 2
+    assert "01_a.ipynb is no notebook" in capsys.readouterr().err
+    (publish.SOURCES / "01_a.ipynb").unlink()
+    project("02_b", notebook("1"))
+
+    def vanish():
+        (publish.SOURCES / "02_b.ipynb").unlink(missing_ok=True)
+        return "code"
+
+    monkeypatch.setattr(publish, "code_digest", vanish)
+    assert publish.main([]) == 2
+    told = capsys.readouterr().err
+    assert "No such file" in told and "02_b.ipynb" in told and told.count("\n") == 1
+    assert not list(publish.COPIES.glob("*"))
+
+
+def test_an_authors_notebook_is_not_lost_where_the_disk_is_full(project, capsys, monkeypatch):
+    resource = pytest.importorskip("resource", reason="file size limits are POSIX")
+    nb = notebook("2")
+    nb.cells.insert(0, new_markdown_cell("# Title", id="title"))
+    project("00_a", nb)
+    publish.copy_mathjax()
+    before = (publish.SOURCES / "00_a.ipynb").read_bytes()
+    monkeypatch.setattr(publish, "repository_url", lambda: "https://example.org/book")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
+    try:
+        assert publish.main([]) == 2
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    told = capsys.readouterr().err
+    assert "The book cannot be written" in told and "too large" in told and "run it again" in told
+    assert (publish.SOURCES / "00_a.ipynb").read_bytes() == before
+    assert [p.name for p in publish.SOURCES.iterdir()] == ["00_a.ipynb"]
+
+
+def test_a_second_build_says_that_it_waits_and_then_has_nothing_to_do(project, capsys):
+    project("01_a", notebook("print('fine')"))
+    assert publish.main([]) == 0
+    lock = FileLock(publish.COPIES.with_name(".publish.lock"))
+    lock.acquire()
+    codes = []
+    second = threading.Thread(target=lambda: codes.append(publish.main([])))
+    second.start()
+    said = ""
+    while "waiting for it" not in said:
+        said += capsys.readouterr().err
+    assert second.is_alive() and not codes
+    lock.release()
+    second.join()
+    assert codes == [0] and "0 executed, 1 current" in capsys.readouterr().out
