@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import errno
 import os
 import sys
 import time
@@ -16,6 +17,12 @@ CORPUS_HELP = (
     "synthetic, esc10, esc50, fsdnoisy18k, synthetic_speakers, fsdd, voxceleb1, or folder:PATH "
     "with your own sounds"
 )
+FULL = "; free some space and give the same command again: what is finished is kept"
+CLOSED = "; make that folder writable, or set ACL_RUNS and ACL_CACHE to one that is"
+REMEDIES = {
+    **dict.fromkeys((errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)), FULL),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), CLOSED),
+}
 EXAMPLES = """examples:
   acl run contrastive                                  half a minute on the made-up corpus
   acl run acl --set alpha=0.5 --seed 3                 another weight, another seed
@@ -33,7 +40,8 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return args.work(args)
     except (ValueError, OSError, FloatingPointError) as error:
-        print(f"acl: {error}", file=sys.stderr)
+        remedy = REMEDIES.get(getattr(error, "errno", None), "")
+        print(f"acl: {error}{remedy}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("acl: stopped; the same command goes on from here", file=sys.stderr)

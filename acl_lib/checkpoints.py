@@ -34,6 +34,9 @@ def save(path: str | os.PathLike, state: dict) -> None:
         part.write_bytes(content.getbuffer())
         _keep(path)
         os.replace(part, path)
+    except OSError as error:
+        error.filename = error.filename or str(path)  # a full disk does not say where
+        raise
     finally:
         part.unlink(missing_ok=True)
 

@@ -126,6 +126,9 @@ def write_whole(path: str | os.PathLike, text: str) -> None:
     try:
         part.write_text(text, encoding="utf-8")
         os.replace(part, path)
+    except OSError as error:
+        error.filename = error.filename or str(path)  # a full disk does not say where
+        raise
     finally:
         part.unlink(missing_ok=True)
 

@@ -236,6 +236,8 @@ def _client(jobs: int | None, devices: Sequence[str], scheduler: str | None):
             yield client
         return
     seen = _visible(jobs, devices)
+    # where Dask will make it: a folder that is closed would be a traceback of its own
+    (runs_dir() / "dask-scratch-space").mkdir(parents=True, exist_ok=True)
 
     def worker(device: str) -> dict:
         # one thread: two runs that share a core's threads wait for each other

@@ -104,6 +104,15 @@ def sweep(root: Path) -> int:
 
     training.CHECKPOINT_SECONDS = 0.0
     dask.config.set({"distributed.worker.multiprocessing-method": "fork"})  # from what is imported
+    write_grid(root)
+    return main(["sweep", str(root / "grid.yaml"), "--jobs", "2", "--devices", "cpu"])
+
+
+def write_grid(root: Path) -> None:
+    """A grid of one arm and two seeds, unless it is there."""
+    path = root / "grid.yaml"
+    if path.exists():
+        return
     grid = {
         "question": "Does it run?",
         "recipe": "acl",
@@ -112,34 +121,41 @@ def sweep(root: Path) -> int:
         "seeds": [0, 1],
         "records": str(root / "records"),
     }
-    (root / "grid.yaml").write_text(json.dumps(grid))
-    return main(["sweep", str(root / "grid.yaml"), "--jobs", "2", "--devices", "cpu"])
+    part = path.with_suffix(f".{os.getpid()}")
+    part.write_text(json.dumps(grid))
+    os.replace(part, path)
 
 
 def book(root: Path) -> int:
     """`python -m acl_lib.publish` in a project of one page."""
-    import nbformat
-
     from acl_lib import publish
 
     publish.SOURCES, publish.COPIES = root / "notebooks", root / "book" / "notebooks"
     publish.VENDOR, publish.RESULTS = root / "book" / "vendor", root.parent / "results"
     publish.MATHJAX = publish.VENDOR / "tex-svg.js"
     publish.WELCOME, publish.LEDGER = publish.VENDOR / "welcome.html", publish.VENDOR / "ledger.csv"
-    path = publish.SOURCES / "01_numbers.ipynb"
-    if not path.exists():
-        codes = "profile = 'quick'", "for n in range(2000):\n    print(n * n)"
-        cells = [nbformat.v4.new_code_cell(code) for code in codes]
-        for n, cell in enumerate(cells):
-            cell.id = str(n)
-        cells[0].metadata["tags"] = ["parameters"]
-        kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
-        nb = nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel})
-        path.parent.mkdir(exist_ok=True)
-        part = path.with_suffix(".part")
-        nbformat.write(nb, part)
-        os.replace(part, path)
+    write_page(root)
     return publish.main([])
+
+
+def write_page(root: Path) -> None:
+    """A notebook that prints numbers, unless it is there."""
+    import nbformat
+
+    path = root / "notebooks" / "01_numbers.ipynb"
+    if path.exists():
+        return
+    codes = "profile = 'quick'", "for n in range(2000):\n    print(n * n)"
+    cells = [nbformat.v4.new_code_cell(code) for code in codes]
+    for n, cell in enumerate(cells):
+        cell.id = str(n)
+    cells[0].metadata["tags"] = ["parameters"]
+    kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    nb = nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel})
+    path.parent.mkdir(exist_ok=True)
+    part = path.with_suffix(f".{os.getpid()}")
+    nbformat.write(nb, part)
+    os.replace(part, path)
 
 
 # --- what they leave ------------------------------------------------------------------------------

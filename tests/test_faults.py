@@ -5,8 +5,8 @@ Three kills of each job here; fifty are a recorded run, `benchmarks/faults.py`.
 
 import json
 import os
+import shutil
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -84,7 +84,7 @@ def test_results_that_differ_are_told_apart(faults):
 
 def test_the_recorded_run_says_what_it_found(faults):
     record = json.loads(faults.OUT.read_text())
-    assert record["jobs"].keys() == faults.JOBS.keys()
+    assert {"prepare", "train"} <= record["jobs"].keys() <= faults.JOBS.keys()
     for job in record["jobs"].values():
         for kind in ("once", "three times"):
             found = job[kind]
@@ -93,3 +93,65 @@ def test_the_recorded_run_says_what_it_found(faults):
             assert found["equal"] == found["n"] == len(lines)
             assert found["largest_difference"] == 0
         assert job["once"]["n"] == 50
+
+
+# --- full, closed, twice at once ------------------------------------------------------------------
+
+STRANGER = 65_534  # a user to whom nothing here belongs
+ROOT = os.name == "posix" and os.getuid() == 0
+
+
+@pytest.fixture
+def fresh(folder, whole, tmp_path_factory):
+    """A new folder for a job, where the log-mels lie already."""
+    roots = []
+
+    def make(job):
+        whole("train")
+        roots.append(folder / f"{job}-{len(list(folder.iterdir()))}")
+        if job in ("train", "sweep"):
+            shutil.copytree(folder / "train-whole" / "cache", roots[-1] / "cache")
+        roots[-1].mkdir(exist_ok=True)
+        return roots[-1]
+
+    yield make
+    for root in roots:
+        root.chmod(0o755)
+        shutil.rmtree(root)
+
+
+@pytest.mark.parametrize(
+    ("job", "what"),
+    [("train", ".resume"), ("book", "tex-svg.js")],
+)
+def test_a_full_disk_is_told_with_what_and_where_and_the_next_step(faults, fresh, whole, job, what):
+    root = fresh(job)
+    said = failed(faults, root, job, largest=50_000)
+    assert str(root) in said and what in said and "too large" in said
+    assert "again" in said
+    faults.Job(job, root).to_its_end()  # with space
+    assert faults.largest_difference(whole(job)[0], faults.JOBS[job][1](root)) == 0
+
+
+@pytest.mark.parametrize("job", ["sweep", "book"])
+def test_a_folder_that_may_not_be_written_is_told_with_a_way_out(faults, fresh, job):
+    root = fresh(job)
+    (root / "said.txt").touch()
+    if job == "book":
+        faults.write_page(root)
+    faults.write_grid(root)
+    root.chmod(0o555)
+    said = failed(faults, root, job, user=STRANGER if ROOT else None)
+    assert "Permission denied" in said and str(root) in said
+    assert ("run it again" if job == "book" else "set ACL_") in said
+
+
+def test_two_that_build_a_book_at_once_build_it_once(faults, fresh, whole):
+    """Two that prepare: tests/test_features.py; two that sweep: tests/test_sweeps.py."""
+    root = fresh("book")
+    both = [faults.Job("book", root) for _ in range(2)]
+    assert all(one.ended(240) and one.process.exitcode == 0 for one in both)
+    assert faults.largest_difference(whole("book")[0], faults.book_of(root)) == 0
+    said = (root / "said.txt").read_text()
+    assert "Another process is building this book: waiting for it" in said
+    assert said.count("1 executed, 0 current") == said.count("0 executed, 1 current") == 1
