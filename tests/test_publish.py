@@ -392,7 +392,7 @@ def test_a_second_build_says_that_it_waits_and_then_has_nothing_to_do(project, c
     second = threading.Thread(target=lambda: codes.append(publish.main([])))
     second.start()
     said = ""
-    while "waiting for it" not in said:
+    while "waiting for it" not in said and second.is_alive():
         said += capsys.readouterr().err
     assert second.is_alive() and not codes
     lock.release()
