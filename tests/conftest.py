@@ -5,12 +5,17 @@ from pathlib import Path
 
 import jaxtyping
 import pytest
+from hypothesis import settings
 
 # Signatures are promises: each call that a test makes is checked. Not in acl_lib.datasets, whose
 # classes return Self, which beartype refuses on single methods.
 PACKAGE = Path(__file__).resolve().parents[1] / "acl_lib"
 MODULES = [f"acl_lib.{path.stem}" for path in PACKAGE.glob("*.py") if path.stem != "__init__"]
 jaxtyping.install_import_hook(MODULES, "beartype.beartype")
+
+# the same examples in every run: a change that fails is a change of the code
+settings.register_profile("same", derandomize=True, deadline=None)
+settings.load_profile("same")
 
 # tests of real recordings skip without ACL_DATA; a folder that does not exist is as good as none
 if folder := os.environ.get("ACL_DATA"):
