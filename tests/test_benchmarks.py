@@ -1,5 +1,7 @@
 """The benchmarks: what they compute from their timings, and that small ones run to a record."""
 
+import ast
+import importlib
 import importlib.util
 import json
 import subprocess
@@ -272,3 +274,66 @@ def test_a_batch_shared_by_two_processes(benchmark, tmp_path, monkeypatch):
     for row in record["rows"]:
         assert max(row["float64"].values()) < 1e-10
         assert row["one"]["ratio_to_one"] == 1 and row["two"]["ms"] > 0
+
+
+# --- mutants
+
+SMALL = '''"""A text with 1 number."""
+LIMIT = 3
+
+
+def clipped(x: int, low: int = 0) -> int:
+    """From low to LIMIT."""
+    if not x > low:
+        raise ValueError(f"need more than {low}")
+    return min(x, LIMIT)
+'''
+
+
+def test_a_mutant_changes_one_place_and_never_a_text_or_an_annotation(benchmark):
+    found = benchmark("mutants").mutants(SMALL)
+    assert {mutant["change"] for mutant in found} == {
+        "module: LIMIT = 3 -> LIMIT = 4",
+        "clipped: low=0 -> low=1",
+        "clipped: not x > low -> +(x > low)",
+        "clipped: not x > low -> not x >= low",
+        "clipped: not x > low -> not x <= low",
+        "clipped: raise ValueError(f'need more than {low}') -> nothing",
+        "clipped: return min(x, LIMIT) -> return max(x, LIMIT)",
+        "clipped: return min(x, LIMIT) -> return None",
+    }
+    plain = ast.unparse(ast.parse(SMALL)).splitlines()
+    for mutant in found:
+        changed = mutant["source"].splitlines()
+        assert sum(a != b for a, b in zip(plain, changed, strict=True)) == 1
+
+
+def test_a_mutant_reaches_functions_that_others_hold_already(benchmark, tmp_path, monkeypatch):
+    path = tmp_path / "small_module.py"
+    path.write_text(SMALL)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    small, mutants = importlib.import_module("small_module"), benchmark("mutants")
+    held = small.clipped
+    found = {mutant["change"]: mutant["source"] for mutant in mutants.mutants(SMALL)}
+    seen = {}
+    for change, source in found.items():
+        mutants.install(small, source)
+        try:
+            seen[change] = held(1), held(9)
+        except ValueError as error:
+            seen[change] = str(error)
+    del sys.modules["small_module"]
+    assert seen["module: LIMIT = 3 -> LIMIT = 4"] == (1, 4)
+    assert seen["clipped: low=0 -> low=1"] == "need more than 1"
+    assert seen["clipped: return min(x, LIMIT) -> return max(x, LIMIT)"] == (3, 9)
+    assert seen["clipped: return min(x, LIMIT) -> return None"] == (None, None)
+
+
+def test_every_mutant_that_lives_is_explained_and_few_do():
+    path = FOLDER.parent / "book/results/mutants.json"
+    explained = json.loads((FOLDER / "mutants_explained.json").read_text())
+    for name, found in json.loads(path.read_text())["modules"].items():
+        assert found["killed"] / found["mutants"] >= 0.85
+        assert len(found["survivors"]) == found["mutants"] - found["killed"]
+        for survivor in found["survivors"]:
+            assert survivor["why"] == explained[name][survivor["change"]], survivor["change"]

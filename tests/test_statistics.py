@@ -458,12 +458,14 @@ def test_pairs_needed_are_those_of_a_t_test_of_one_sample():
     assert pairs_needed(0.5, 1.0) == pairs_needed(-5.0, 10.0) == 34  # Cohen 1988: d = 0.5
     assert pairs_needed(0.8, 1.0) == 15
     assert pairs_needed(100.0, 1.0) == 2
-    n, rng = pairs_needed(0.7, 1.0), np.random.default_rng(0)
-    found = [
-        np.mean(stats.ttest_1samp(rng.normal(0.7, 1, (4000, m)), 0, axis=1).pvalue < 0.05)
-        for m in (n - 1, n)
-    ]
-    assert found[0] < 0.82 and found[1] > 0.78 and found[0] < found[1]
+    rng = np.random.default_rng(0)
+    for effect in (0.7, 2.0):
+        n = pairs_needed(effect, 1.0)
+        found = [
+            np.mean(stats.ttest_1samp(rng.normal(effect, 1, (4000, m)), 0, axis=1).pvalue < 0.05)
+            for m in (n - 1, n)
+        ]
+        assert found[0] < 0.82 and found[1] > 0.78 and found[0] < found[1]
     for wrong in ((0.0, 1.0), (1.0, 0.0), (1.0, -1.0)):
         with pytest.raises(ValueError, match="difference other than 0 and sd > 0"):
             pairs_needed(*wrong)
@@ -486,3 +488,31 @@ def test_a_flat_curve_of_two_settings_is_counted_out():
     assert flat_curve_test(values, shuffles=20_000) == pytest.approx(2 / 8, abs=0.01)
     with pytest.raises(ValueError, match="two at least"):
         flat_curve_test(torch.zeros(3, 1))
+
+
+def test_defaults_are_95_percent_10_000_draws_and_seed_0():
+    a, b, _, _, source = some_clips()
+    said = {"resamples": 10_000, "seed": 0, "confidence": 0.95}
+    assert bootstrap_interval(a, groups=source) == bootstrap_interval(a, groups=source, **said)
+    assert paired_bootstrap(a, b, source) == paired_bootstrap(a, b, source, **said)
+    assert wilson_interval(3, 7) == wilson_interval(3, 7, confidence=0.95)
+    assert seed_interval([0.1, 0.4]) == seed_interval([0.1, 0.4], confidence=0.95)
+    values = torch.tensor([[0.0, 1.0, 3.0], [0.0, 2.0, 1.0]])
+    assert flat_curve_test(values) == flat_curve_test(values, shuffles=10_000, seed=0)
+    values = [0.1, 0.2, 0.4, 0.3]
+    assert von_neumann_test(values) == von_neumann_test(values, permutations=100_000, seed=0)
+
+
+def test_one_clip_each_is_enough_to_differ():
+    z, p = two_proportion_test(0.0, 1.0, 1)
+    assert z == pytest.approx(math.sqrt(2)) and p == pytest.approx(2 * stats.norm.sf(math.sqrt(2)))
+
+
+def test_settings_that_do_not_differ_at_all_have_a_probability_of_one():
+    assert flat_curve_test(torch.ones(3, 2), shuffles=9) == 1
+
+
+@pytest.mark.parametrize("confidence", [0.0, 1.0, 1.5])
+def test_no_interval_is_certain_or_without_any_confidence(confidence):
+    with pytest.raises(ValueError, match=f"between 0 and 1, got {confidence}"):
+        bootstrap_interval(some_clips()[0], confidence=confidence, resamples=5)
