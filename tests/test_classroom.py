@@ -1,0 +1,170 @@
+"""What notebooks and a class of thirty take: how it is measured, recorded and told."""
+
+import json
+import math
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from acl_lib.publish import RESULTS, ROOT, RUNS, SOURCES
+
+COSTS = json.loads((RESULTS / "notebooks.json").read_text())
+CLASS = json.loads((RESULTS / "classroom.json").read_text())
+TEACHERS = (ROOT / "book" / "for_teachers.md").read_text(encoding="utf-8")
+STATED = re.compile(r"about\s+(\d+)\s+seconds\s+and\s+(\d\.\d)\s+GB\s+of\s+memory", re.I)
+linux = pytest.mark.skipif(
+    not Path("/proc/self/smaps_rollup").exists(), reason="memory of processes is read from /proc"
+)
+
+
+@pytest.fixture(scope="module")
+def benchmarks():
+    """Imports a module of benchmarks/ by its name."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(ROOT / "benchmarks"))
+        yield __import__
+
+
+# ---- how it is measured
+
+
+@linux
+def test_memory_of_a_process_is_what_it_holds_and_what_it_held(benchmarks):
+    processes = benchmarks("processes")
+    code = """
+import sys
+block = bytearray(b"x") * 80_000_000
+print(flush=True); sys.stdin.readline()
+del block
+print(flush=True); sys.stdin.readline()
+"""
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", code], stdin=pipe, stdout=pipe) as child:
+        child.stdout.readline()
+        full, parts = processes.memory_mb(child.pid), processes.proportional_mb(child.pid)
+        assert 80 < full["anonymous"] < 110 and full["anonymous"] < full["resident"] < 130
+        assert full["anonymous"] - 1 < parts < full["resident"] + 1
+        assert child.pid in processes.family(processes.psutil.Process().pid)
+        child.stdin.write(b"\n"), child.stdin.flush(), child.stdout.readline()
+        empty = processes.memory_mb(child.pid)
+        assert empty["anonymous"] < full["anonymous"] - 75
+        assert empty["peak"] >= full["resident"] - 1
+        child.stdin.write(b"\n"), child.stdin.flush()
+    ended = dict.fromkeys(("resident", "peak", "anonymous"), 0)
+    assert processes.memory_mb(child.pid) == ended and processes.family(child.pid) == []
+
+
+def test_a_watch_keeps_the_most_of_every_answer(benchmarks):
+    answers = iter([{"a": 1, "b": -5}, {"a": 4, "b": -7}, {"a": 2, "b": -3}])
+    watch = benchmarks("processes").Watch(lambda: next(answers), every_seconds=3600)
+    with watch:
+        watch.look(), watch.look()
+    assert watch.most == {"a": 4, "b": -3}
+
+
+@linux
+def test_a_notebook_costs_what_its_kernel_holds(benchmarks, tmp_path, monkeypatch):
+    module = benchmarks("notebooks")
+    cells = "block = bytearray(b'x') * 150_000_000\nlen(block)", "del block"
+    nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+    nb.metadata.kernelspec = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    nbformat.write(nb, tmp_path / "a.ipynb")
+    monkeypatch.setattr(module, "EVERY_SECONDS", 0.02)
+    monkeypatch.chdir(tmp_path)
+    found = module.cost_of(tmp_path / "a.ipynb", tmp_path / "copy" / "a.ipynb", {})
+    assert found["processes"] == 1 and 150 < found["peak_mb"] < 350
+    assert 0 < found["cpu_seconds"] <= 2 * found["wall_seconds"]
+    assert (tmp_path / "copy" / "a.ipynb").exists()
+
+
+@pytest.fixture(scope="module")
+def server(benchmarks, tmp_path_factory):
+    """A JupyterLab of its own."""
+    pytest.importorskip("jupyterlab")
+    with benchmarks("classroom").lab(tmp_path_factory.mktemp("lab")) as server:
+        yield server
+
+
+@linux
+def test_a_class_of_two_keeps_its_kernels_and_tells_a_cell_that_failed(benchmarks, server):
+    """The first notebook's memory stays for the second, whose first failure is expected."""
+    first = [("import pathlib\nblock = bytearray(b'x') * 100_000_000", False)]
+    second = [("len(block)", False), ("1 / 0", True), ("1 / pathlib", False), ("x()", False)]
+    *_, found = benchmarks("classroom").attend(server, 2, {"a": first, "b": second})
+    order = [(row["student"], row["notebook"]) for row in found["rows"]]
+    assert order == [(1, "a"), (1, "b"), (2, "a"), (2, "b")]
+    assert found["n"] == 4 and found["kernels_alive"] == 2 and found["failed"] == 2
+    told = [row["failed"] and row["failed"].split(":")[0] for row in found["rows"]]
+    assert told == [None, "TypeError"] * 2
+    line, alone = found["line"], found["server_alone"]["total_gb"]
+    assert 0.1 < line["gb_for_each_student"] < 0.3 and line["n"] == 2
+    assert alone + 0.2 < found["rows"][-1]["total_gb"] <= found["peak_gb"] + 0.01 < 1
+    assert all(r["kernel_anonymous_mb"] < r["kernel_peak_mb"] for r in found["rows"])
+
+
+@linux
+def test_a_kernel_starts_beside_the_notebooks_and_its_death_is_told(benchmarks, server):
+    classroom = benchmarks("classroom")
+    kernel = classroom.Kernel(server)
+    kernel.run("import os, pathlib\nassert pathlib.Path('04_nt_xent.ipynb').exists()")
+    with pytest.raises(classroom.KernelDiedError, match="GB of memory left"):
+        kernel.run("os._exit(1)")
+
+
+def test_the_summary_of_a_class_is_its_line_and_its_thirds(benchmarks):
+    rows = [
+        {
+            "student": student,
+            "notebook": name,
+            "cpu_seconds": 10.0 * k + student,
+            "wall_seconds": 20.0,
+            "failed": None if student < 3 else "NameError: x",
+            "total_gb": 0.1 + 0.5 * student - 0.2 * (k == 0),
+            "anonymous_gb": 0.4 * student,
+            "kernel_peak_mb": 700 + student,
+        }
+        for student in (1, 2, 3)
+        for k, name in enumerate(("a", "b"))
+    ]
+    alone = {"total_gb": 0.1, "anonymous_gb": 0.08}
+    most = {"anonymous_gb": 1.5, "minus_available_gb": -3.25}
+    found = benchmarks("classroom").summary(alone, rows, most, "b")
+    assert found["line"] == {
+        "gb_for_server": 0.1,
+        "gb_for_each_student": 0.5,
+        "largest_distance_gb": 0,
+        "n": 3,
+    }
+    assert found["peak_gb"] == 1.9  # files: 0.4 at the third student's b
+    assert found["least_available_gb"] == 3.25 and found["most_for_one_kernel_mb"] == 703
+    assert found["failed"] == 2
+    seconds = {"median": 12, "first_third": 11, "last_third": 13}
+    assert found["seconds"]["b"]["cpu_seconds"] == seconds
+
+
+# ---- the records, and what is said of them
+
+
+def test_every_notebook_was_measured_after_the_runs_that_pages_share():
+    assert set(COSTS["notebooks"]) == {path.stem for path in SOURCES.glob("*.ipynb")}
+    assert set(COSTS["shared_runs"]) == set(RUNS.values())
+
+
+@pytest.mark.parametrize("path", sorted(SOURCES.glob("*.ipynb")), ids=lambda path: path.stem)
+def test_a_header_tells_the_memory_of_the_record_and_about_its_seconds(path):
+    stated = STATED.search(nbformat.read(path, as_version=4).cells[0].source)
+    assert stated, "the first cell says: about N seconds and G GB of memory"
+    measured = COSTS["notebooks"][path.stem]
+    assert float(stated[2]) == math.ceil(measured["peak_mb"] / 100) / 10  # GB, rounded up
+    assert 0.5 <= int(stated[1]) / measured["cpu_seconds"] <= 2
+
+
+def test_thirty_kernels_fit_into_24_gb():
+    assert CLASS["students"] == 30 and CLASS["n"] == len(CLASS["rows"]) == 60
+    assert {row["notebook"] for row in CLASS["rows"]} == {"07_acl", "12_embedding_analysis"}
+    assert CLASS["failed"] == 0 and CLASS["kernels_alive"] == 30
+    assert CLASS["cores"] == 2 and CLASS["peak_gb"] < 24
