@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import seaborn as sns
 from jaxtyping import Float
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -179,6 +178,8 @@ def histogram(
         marks: name -> place of a line.
         label: of the axis, with its unit.
     """
+    import seaborn as sns  # it brings pandas and scipy.stats, which half the pages do without
+
     figure = new_figure(6.5, 2.9)
     axis = figure.subplots()
     sns.histplot(x=values.numpy(), bins=bins, color="0.75", edgecolor="white", lw=0.3, ax=axis)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import seaborn as sns
 from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -109,6 +108,8 @@ def seeds(rows: dict[str, dict]) -> Figure:
     Args:
         rows: name -> "per_seed", "mean" and "interval", as fractions; see `records.over_seeds`.
     """
+    import seaborn as sns  # it brings pandas and scipy.stats, which half the pages do without
+
     figure = new_figure(7.0, 0.5 * len(rows) + 0.9)
     axis = figure.subplots()
     names = [name.replace("; ", "\n") for name in rows]
@@ -146,6 +147,8 @@ def heat_map(
         rows, columns: settings, in ascending order.
         labels: of columns, of rows, and of the values with their unit.
     """
+    import seaborn as sns  # it brings pandas and scipy.stats, which half the pages do without
+
     figure = new_figure(1.1 * len(columns) + 2.2, 0.5 * len(rows) + 1.0)
     axis = figure.subplots()
     grid = values.numpy()
@@ -192,6 +195,8 @@ def _with_ends(
         points: row, system (which has a colour and a shape), and value, lower and upper end.
         options: of seaborn's `pointplot`.
     """
+    import seaborn as sns  # it brings pandas and scipy.stats, which half the pages do without
+
     systems = list(dict.fromkeys(system for _, system, _ in points))
     long = [(row, system, 100 * end) for row, system, ends in points for end in ends]
     row, system, percent = zip(*long, strict=True)

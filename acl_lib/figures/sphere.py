@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
-import seaborn as sns
 from jaxtyping import Bool, Float, Int
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -229,6 +228,8 @@ def maps(
         labels: class of each clip.
         classes: their names.
     """
+    import seaborn as sns  # it brings pandas and scipy.stats, which half the pages do without
+
     figure = new_figure(5.0 * len(points), 4.6)
     axes = np.atleast_1d(figure.subplots(1, len(points)))
     labels = labels.numpy()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import seaborn as sns
 import torch
 from jaxtyping import Bool, Float
 from matplotlib.figure import Figure
@@ -28,6 +27,8 @@ def trial_scores(
         error: equal error rate, as a fraction.
         label: of the axis, with its unit.
     """
+    import seaborn as sns  # it brings pandas and scipy.stats, which half the pages do without
+
     figure = new_figure(6.8, 3.2)
     axis = figure.subplots()
     kinds = {"different": ~same, "same": same}
