@@ -1,12 +1,13 @@
-"""A class on one server: kernels that stay, each runs some notebooks, one kernel after another.
+"""A class on one server: every student has a kernel that stays, and runs some notebooks in turn.
 
-Starts JupyterLab as `make lab` does, on the loopback address with a token, and for every student a
-kernel through the server's own interface: REST to start it, a websocket to run the cells of the
-notebooks in `quick` in it. No kernel is ended before the last has run. After every notebook: the
-memory of the server with all kernels, what the machine has left, and what the notebook took. The
-line through the students' totals says what one more costs. The run that notebook 12 shows is made
-before, as in the book, and found by all. Prints a line a notebook, writes
-book/results/classroom.json as it goes.
+Starts JupyterLab as `make lab` does, on the loopback address with a token, and works through the
+server's own interface: REST to start and to end kernels, a websocket to run the cells. One student
+after another runs the notebooks in `quick`, each in a kernel of its own as in JupyterLab; that of
+the notebook before is ended, as by *Shut Down Kernel*, and the last one stays to the end of the
+class. After every notebook: the memory of the server with all kernels, what the machine has left,
+and what the notebook took. The line through the students' totals says what one more costs. The run
+that notebook 12 shows is made before, as in the book, and found by all. Prints a line a notebook,
+writes book/results/classroom.json as it goes.
 
     python benchmarks/classroom.py [--students 30] [--notebooks 07_acl 12_embedding_analysis]
 """
@@ -57,15 +58,16 @@ class Server:
     def __init__(self, process: subprocess.Popen, port: int, token: str) -> None:
         self.process, self.port, self.token = process, port, token
 
-    def ask(self, path: str, body: dict | None = None):
-        """The server's answer to GET, or with a body to POST."""
+    def ask(self, method: str, path: str, body: dict | None = None):
+        """The server's answer, if it has one."""
         request = urllib.request.Request(
             f"http://127.0.0.1:{self.port}/api/{path}",
+            method=method,
             data=None if body is None else json.dumps(body).encode(),
             headers={"Authorization": f"token {self.token}", "Content-Type": "application/json"},
         )
         with urllib.request.urlopen(request, timeout=60) as reply:
-            return json.load(reply)
+            return json.loads(reply.read() or "null")
 
 
 @contextlib.contextmanager
@@ -88,7 +90,7 @@ def lab(home: Path, *, wait_seconds: float = 120):
     try:
         while True:
             try:
-                server.ask("status")
+                server.ask("GET", "status")
                 break
             except (urllib.error.URLError, ConnectionError):
                 if process.poll() is not None or time.monotonic() > end:
@@ -98,11 +100,14 @@ def lab(home: Path, *, wait_seconds: float = 120):
                 time.sleep(0.3)
         yield server
     finally:
+        pids = family(process.pid)
         process.send_signal(signal.SIGTERM)  # it ends its kernels
         try:
-            process.wait(120)
-        except subprocess.TimeoutExpired:
-            process.kill()
+            process.wait(60)
+        except subprocess.TimeoutExpired:  # it waits for a kernel that does not answer
+            for pid in pids:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
             process.wait()
 
 
@@ -110,7 +115,8 @@ class Kernel:
     """A kernel of the server, as a browser reaches it."""
 
     def __init__(self, server: Server) -> None:
-        self.id = server.ask("kernels", {"name": "python3", "path": "notebooks"})["id"]
+        self.server = server
+        self.id = server.ask("POST", "kernels", {"name": "python3", "path": "notebooks"})["id"]
         self.session = uuid.uuid4().hex
         self.socket = websocket.create_connection(
             f"ws://127.0.0.1:{server.port}/api/kernels/{self.id}/channels?session_id={self.session}",
@@ -154,6 +160,10 @@ class Kernel:
                 break
         if error:
             raise CellError(f"{error}\nin the cell\n{source}")
+
+    def end(self) -> None:
+        self.socket.close()
+        self.server.ask("DELETE", f"kernels/{self.id}")
 
     def cpu_seconds(self) -> float:
         times = psutil.Process(self.pid).cpu_times()
@@ -225,10 +235,12 @@ def summary(before: dict, rows: list[dict], most: dict[str, float], last: str) -
             "largest_distance_gb": round(float(apart), 3),
             "n": len(done),
         }
-    found["seconds"] = {}
+    found["kernel_anonymous_mb"], found["seconds"] = {}, {}
     for name in dict.fromkeys(row["notebook"] for row in rows):
         mine = [row for row in rows if row["notebook"] == name]
         some = max(len(mine) // 3, 1)
+        middle = statistics.median(row["kernel_anonymous_mb"] for row in mine)
+        found["kernel_anonymous_mb"][name] = round(middle)
         found["seconds"][name] = {
             kind: {
                 "median": round(statistics.median(row[kind] for row in mine), 1),
@@ -242,7 +254,7 @@ def summary(before: dict, rows: list[dict], most: dict[str, float], last: str) -
 
 def attend(server: Server, students: int, notebooks: dict[str, list]) -> Iterator[dict]:
     """Let every student run all notebooks; what has been found so far, after each of them."""
-    before, rows, kernels = at_rest(server), [], []
+    before, rows, kernels = at_rest(server), [], {}
 
     def ask() -> dict[str, float]:
         anonymous = total_mb(family(server.process.pid), "anonymous") / 1e3
@@ -250,23 +262,28 @@ def attend(server: Server, students: int, notebooks: dict[str, list]) -> Iterato
 
     with Watch(ask, every_seconds=EVERY_SECONDS) as watch:
         for student in range(1, students + 1):
-            kernels.append(Kernel(server))
             for name, cells in notebooks.items():
-                row = {"student": student, "notebook": name, **run_notebook(kernels[-1], cells)}
+                if student in kernels:
+                    kernels[student].end()
+                kernel = kernels[student] = Kernel(server)
+                row = {"student": student, "notebook": name, **run_notebook(kernel, cells)}
+                watch.look()
                 row |= at_rest(server)
-                mine = memory_mb(kernels[-1].pid)
+                mine = memory_mb(kernel.pid)
                 row["kernel_anonymous_mb"] = round(mine["anonymous"])
                 row["kernel_peak_mb"] = round(mine["peak"])
                 rows.append(row)
                 yield {
                     "students": students,
                     "n": len(rows),
-                    "kernels_alive": sum(memory_mb(k.pid)["resident"] > 0 for k in kernels),
+                    "kernels_alive": sum(
+                        memory_mb(kernel.pid)["resident"] > 0 for kernel in kernels.values()
+                    ),
                     "server_alone": before,
                     **summary(before, rows, watch.most, name),
                     "rows": rows,
                 }
-    for kernel in kernels:
+    for kernel in kernels.values():
         kernel.socket.close()
 
 
@@ -274,6 +291,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--students", type=int, default=30)
     parser.add_argument("--notebooks", nargs="+", default=["07_acl", "12_embedding_analysis"])
+    parser.add_argument(
+        "--leave-gb", type=float, default=2.0, help="of memory; else the class ends"
+    )
     parser.add_argument("--out", type=Path, default=RECORD)
     options = parser.parse_args(arguments)
     notebooks = {n: code_cells(publish.SOURCES / f"{n}.ipynb") for n in options.notebooks}
@@ -293,8 +313,14 @@ def main(arguments: list[str] | None = None) -> None:
     }
     with tempfile.TemporaryDirectory() as home, lab(Path(home)) as server:
         for found in attend(server, options.students, notebooks):
-            print(*(f"{key} {value}" for key, value in found["rows"][-1].items()), sep=", ")
+            print(
+                *(f"{key} {value}" for key, value in found["rows"][-1].items()),
+                sep=", ",
+                flush=True,
+            )
             write_record(options.out, {**conditions, **found})
+            if available_gb() < options.leave_gb:
+                parser.exit(1, f"{available_gb():.1f} GB of memory left: the class ends early\n")
 
 
 if __name__ == "__main__":

@@ -86,7 +86,9 @@ def main(arguments: list[str] | None = None) -> None:
             values = {"corpus": "synthetic", "profile": "quick"}
             values = {key: value for key, value in values.items() if key in asked}
             rows[name] = cost_of(sources[name], Path(folder, f"{name}.ipynb"), values)
-            print(f"{name:30}", *(f"{key} {value:g}" for key, value in rows[name].items()))
+            print(
+                f"{name:30}", *(f"{key} {value:g}" for key, value in rows[name].items()), flush=True
+            )
             record = {
                 "profile": "quick",
                 "corpus": "synthetic",

@@ -29,7 +29,7 @@ HEAD = """# A tone
 
 **You will see** one line of numbers.
 
-**You need** nothing; 3 seconds in `quick`."""
+**You need** nothing; 3 seconds and 0.4 GB of memory in `quick`."""
 TAIL = """## What we saw
 
 Numbers.
@@ -98,7 +98,7 @@ def stripped(nb):
 
 
 def opening(nb):
-    """Title, question, what there is to see, what one needs and for how long."""
+    """Title, question, what there is to see, and what one needs of time and memory too."""
     first = nb.cells[0].source
     assert nb.cells[0].cell_type == "markdown"
     assert re.match(r"# \S", first)
@@ -106,6 +106,7 @@ def opening(nb):
     for words in ("question", "(what )?you will see", "(what )?you need"):
         assert any(re.match(words, line) for line in starts), f"no line starts with {words!r}"
     assert re.search(r"\b(second|minute)s?\b", first), "how long does it run in quick?"
+    assert re.search(r"\d GB\s+of\s+memory", first), "how much memory does it take?"
     assert len(re.findall(r"^# ", prose(nb), re.M)) == 1, "one title"
 
 
@@ -213,6 +214,7 @@ def test_notebook(path, rule):
         (opening, 0, HEAD.replace("# A", "A")),
         (opening, 0, HEAD.replace("You need", "Bring")),
         (opening, 0, HEAD.replace("3 seconds", "a while")),
+        (opening, 0, HEAD.replace("0.4 GB", "little")),
         (opening, 3, "# A second title"),
         (imports_then_parameters, 1, "x = 3"),
         (imports_then_parameters, 1, "import math\n" * 13),
