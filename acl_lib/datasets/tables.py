@@ -39,11 +39,11 @@ def read_rows(
                     raise ValueError(f"{where}: nothing stands under {', '.join(empty)}: {row}")
                 yield where, row
         except csv.Error as error:
-            raise ValueError(f"{path}, line {reader.line_num}: {error}") from None
+            raise ValueError(f"{path}, line {reader.reader.line_num}: {error}") from None
         except UnicodeDecodeError as error:
             raise ValueError(
-                f"{path} is not in UTF-8 ({error.reason} behind line {reader.line_num}): save it "
-                "as CSV UTF-8"
+                f"{path} is not in UTF-8 ({error.reason} behind line {reader.reader.line_num}): "
+                "save it as CSV UTF-8"
             ) from None
 
 
