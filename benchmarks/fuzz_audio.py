@@ -3,7 +3,7 @@
 Sounds of every format and width, and real ones where they are, are changed by a seed: cut, bits
 turned over, lengths, channels and rates that lie, numbers that are none, parts twice or in another
 order; and some are only unusual: one sample, no sample, two hours of nothing. Each is read by
-`load_waveform`, twice, and by the validation of corpora, in processes that have 3 GB and 300 s for
+`load_waveform`, twice, and by the validation of corpora, in processes that have 4 GB and 300 s for
 a file; a process that dies or hangs is named with its file.
 
 A file that is read must give finite numbers below 1, the same both times, be found whole by the
@@ -38,7 +38,7 @@ from acl_lib.features import LogMel, UnreadableAudioError, load_waveform
 
 RECORD = Path(__file__).parents[1] / "book" / "results" / "fuzz_audio.json"
 SEED = 0
-LIMIT_BYTES = 3 << 30  # of address space beyond what a process has when it starts
+LIMIT_BYTES = 4 << 30  # of address space beyond what a process has when it starts
 LIMIT_SECONDS = 300
 KINDS = {  # format -> subtypes
     "wav": ["PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ULAW"],
