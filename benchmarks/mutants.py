@@ -47,6 +47,7 @@ TESTS = {
 # A test that takes more CPU seconds than this, or starts processes, is left out: the share of the
 # whole suite can only be larger.
 SLOW = 0.2
+LATE = "took too long"  # or died of a limit on its memory
 SEED = 0
 
 BOUNDARY = {ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt}
@@ -309,7 +310,7 @@ class Trial:
         )
         done = []
         for mutant in chosen:
-            killed = known.get(mutant["change"])
+            killed, by = known.get(mutant["change"], (None, ""))
             if killed is None:
                 quick.sort(key=lambda i: (-self.kills[i.nodeid], self.seconds[i.nodeid]))
                 killed, by = self.fork(quick, mutant["source"], module, limit=3 * usual + 5)
@@ -319,7 +320,7 @@ class Trial:
                     file.write(json.dumps({**line, "killed": killed, "by": by}) + "\n")
                 if not killed:
                     print(f"  {name}:{mutant['line']} {mutant['change']}", flush=True)
-            done.append({**mutant, "killed": killed})
+            done.append({**mutant, "killed": killed, "late": killed and by == LATE})
         return {
             "mutants_in_all": len(every),
             **summary(name, done),
@@ -327,13 +328,13 @@ class Trial:
             "slow_tests_left_out": len(items) - len(quick),
         }
 
-    def known(self, of_source: str, of_tests: str) -> dict[str, bool]:
+    def known(self, of_source: str, of_tests: str) -> dict[str, tuple[bool, str]]:
         """What an earlier, interrupted run found; survivors only with these very tests."""
         found = {}
         if self.progress.exists():
             for line in map(json.loads, self.progress.read_text().splitlines()):
                 if line["module"] == of_source and (line["killed"] or line["tests"] == of_tests):
-                    found[line["change"]] = line["killed"]
+                    found[line["change"]] = line["killed"], line["by"]
                     self.kills[line["by"]] += line["killed"]
         return found
 
@@ -362,7 +363,7 @@ class Trial:
         with os.fdopen(reading) as pipe:
             said = pipe.read()
         _, status = os.waitpid(child, 0)
-        return status != 0, said or "took too long"
+        return status != 0, said or LATE
 
     def run(self, items, writing: int, first: bool) -> int:
         """Until a test fails; the first time, what is slow or starts processes counts as slow."""
@@ -415,8 +416,9 @@ def summary(name: str, done: list[dict]) -> dict[str, object]:
     return {
         "mutants": len(done),
         "killed": killed,
+        "of_these_too_slow": sum(mutant["late"] for mutant in done),
         "share": round(killed / len(done), 4),
-        "wilson_95": [round(end, 4) for end in wilson_interval(killed, len(done))],
+        "wilson_95": [round(float(end), 4) for end in wilson_interval(killed, len(done))],
         "kinds": dict(sorted(kinds.items())),
         "survivors": sorted(survivors, key=lambda survivor: survivor["line"]),
     }

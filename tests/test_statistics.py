@@ -490,17 +490,26 @@ def test_a_flat_curve_of_two_settings_is_counted_out():
         flat_curve_test(torch.zeros(3, 1))
 
 
-def test_defaults_are_95_percent_10_000_draws_and_seed_0():
-    a, b, _, _, source = some_clips()
-    said = {"resamples": 10_000, "seed": 0, "confidence": 0.95}
-    assert bootstrap_interval(a, groups=source) == bootstrap_interval(a, groups=source, **said)
-    assert paired_bootstrap(a, b, source) == paired_bootstrap(a, b, source, **said)
-    assert wilson_interval(3, 7) == wilson_interval(3, 7, confidence=0.95)
-    assert seed_interval([0.1, 0.4]) == seed_interval([0.1, 0.4], confidence=0.95)
-    values = torch.tensor([[0.0, 1.0, 3.0], [0.0, 2.0, 1.0]])
-    assert flat_curve_test(values) == flat_curve_test(values, shuffles=10_000, seed=0)
-    values = [0.1, 0.2, 0.4, 0.3]
-    assert von_neumann_test(values) == von_neumann_test(values, permutations=100_000, seed=0)
+RIGHT_A, RIGHT_B, PATCHES, *_ = some_clips()
+DRAWS = {"resamples": 10_000, "seed": 0, "confidence": 0.95}
+
+
+@pytest.mark.parametrize(
+    ("call", "defaults"),
+    [
+        (lambda **kw: bootstrap_interval(RIGHT_A, PATCHES, **kw), DRAWS),
+        (lambda **kw: paired_bootstrap(RIGHT_A, RIGHT_B, weights=PATCHES, **kw), DRAWS),
+        (lambda **kw: wilson_interval(3, 7, **kw), {"confidence": 0.95}),
+        (lambda **kw: seed_interval([0.1, 0.4], **kw), {"confidence": 0.95}),
+        (lambda **kw: flat_curve_test(torch.eye(3), **kw), {"shuffles": 10_000, "seed": 0}),
+        (
+            lambda **kw: von_neumann_test([0.1, 0.2, 0.4, 0.3], **kw),
+            {"permutations": 100_000, "seed": 0},
+        ),
+    ],
+)
+def test_defaults_are_as_many_draws_as_said_of_seed_0_at_95_percent(call, defaults):
+    assert call() == call(**defaults)
 
 
 def test_one_clip_each_is_enough_to_differ():
