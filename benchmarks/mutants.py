@@ -40,13 +40,13 @@ ROOT = HERE.parent
 EXPLAINED = HERE / "mutants_explained.json"
 RECORD = ROOT / "book/results/mutants.json"
 TESTS = {
-    "statistics": ["test_statistics.py"],
-    "metrics": ["test_metrics.py"],
     "losses": ["test_losses.py", "test_blockwise.py"],
+    "metrics": ["test_metrics.py"],
+    "statistics": ["test_statistics.py"],
 }
 # A test that takes more CPU seconds than this, or starts processes, is left out: the share of the
 # whole suite can only be larger.
-SLOW = 0.2
+SLOW = 0.3
 LATE = "took too long"  # or died of a limit on its memory
 SEED = 0
 
@@ -436,7 +436,7 @@ def main() -> None:
     progress.parent.mkdir(exist_ok=True)
     names = args.only or list(TESTS)
     files = sorted({str(ROOT / "tests" / file) for name in names for file in TESTS[name]})
-    options = ["-q", "-s", "-p", "no:cacheprovider", "--rootdir", str(ROOT)]
+    options = ["-q", "-s", "--tb=native", "-p", "no:cacheprovider", "--rootdir", str(ROOT)]
     trial = Trial(names, args.sample, progress, args.out)
     if code := pytest.main([*options, *files], plugins=[trial]):
         raise SystemExit(int(code))
