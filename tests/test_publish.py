@@ -2,6 +2,7 @@
 
 import ast
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -35,6 +36,11 @@ def project(tmp_path, monkeypatch):
     monkeypatch.setattr(publish, "COPIES", tmp_path / "book" / "notebooks")
     monkeypatch.setattr(publish, "MATHJAX", tmp_path / "book" / "vendor" / "tex-svg.js")
     monkeypatch.setattr(publish, "WELCOME", tmp_path / "book" / "vendor" / "welcome.html")
+    monkeypatch.setattr(publish, "LEDGER", tmp_path / "book" / "vendor" / "ledger.csv")
+    monkeypatch.setattr(publish, "RESULTS", tmp_path / "results")  # all records take 10 s to read
+    record = publish.ROOT / "book" / "results" / "esc10" / "contrastive-all-seed0.json"
+    (tmp_path / "results").mkdir()
+    shutil.copy(record, tmp_path / "results")
     monkeypatch.setattr(publish, "code_digest", lambda: "code")
     monkeypatch.setenv("ACL_PUBLISH", "")  # publish sets it; it goes back after the test
     publish.SOURCES.mkdir()
