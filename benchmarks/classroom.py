@@ -274,7 +274,7 @@ def attend(server: Server, students: int, notebooks: dict[str, list]) -> Iterato
                 row["kernel_peak_mb"] = round(mine["peak"])
                 rows.append(row)
                 yield {
-                    "students": students,
+                    "students": student,
                     "n": len(rows),
                     "kernels_alive": sum(
                         memory_mb(kernel.pid)["resident"] > 0 for kernel in kernels.values()

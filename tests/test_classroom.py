@@ -14,6 +14,8 @@ import pytest
 from acl_lib.publish import RESULTS, ROOT, RUNS, SOURCES
 
 COSTS = json.loads((RESULTS / "notebooks.json").read_text())
+CLASS = json.loads((RESULTS / "classroom.json").read_text())
+PAGE = (ROOT / "book" / "how_to_use.md").read_text(encoding="utf-8")
 STATED = re.compile(r"about\s+(\d+)\s+seconds\s+and\s+(\d\.\d)\s+GB\s+of\s+memory", re.I)
 linux = pytest.mark.skipif(
     not Path("/proc/self/smaps_rollup").exists(), reason="memory of processes is read from /proc"
@@ -165,6 +167,39 @@ def test_a_header_tells_the_memory_of_the_record_and_about_its_seconds(path):
     measured = COSTS["notebooks"][path.stem]
     assert float(stated[2]) == math.ceil(measured["peak_mb"] / 100) / 10  # GB, rounded up
     assert 0.5 <= int(stated[1]) / measured["cpu_seconds"] <= 2
+
+
+def test_a_class_of_thirty_fits_into_24_gb():
+    """By the line through the students who came; no cell failed, and their kernels were alive."""
+    came, line = CLASS["line"]["n"], CLASS["line"]
+    assert CLASS["n"] == len(CLASS["rows"]) == 2 * came and CLASS["kernels_alive"] == came >= 5
+    assert {row["notebook"] for row in CLASS["rows"]} == {"07_acl", "12_embedding_analysis"}
+    assert CLASS["failed"] == 0 and CLASS["cores"] == 2 and CLASS["peak_gb"] < 24
+    assert line["gb_for_server"] + 30 * line["gb_for_each_student"] < 24
+    assert line["largest_distance_gb"] < 0.5 * line["gb_for_each_student"]
+
+
+def test_the_page_tells_what_a_class_took():
+    line, seconds, kept = (CLASS[key] for key in ("line", "seconds", "kernel_anonymous_mb"))
+    seven, twelve = "07_acl", "12_embedding_analysis"
+    server, student = (f"{line[k]:.2f}" for k in ("gb_for_server", "gb_for_each_student"))
+    for told in (
+        f"thirty need {line['gb_for_server'] + 30 * line['gb_for_each_student']:.0f} GB",
+        f"kernels took {CLASS['peak_gb']:.1f} GB at most",
+        f"takes {server} GB and every student {student} GB",
+        f"*N* students need {server} + {student} *N* GB",
+        f"{kept[seven] / 1e3:.2f} GB after 07, {kept[twelve] / 1e3:.2f} GB after 12",
+        f"07 took {seconds[seven]['cpu_seconds']['median']:.0f} seconds of processor time",
+        f"12 took {seconds[twelve]['cpu_seconds']['median']:.0f}, the medians",
+    ):
+        assert told in PAGE
+
+
+def test_the_server_of_a_class_is_started_with_options_that_exist():
+    kernels = pytest.importorskip("jupyter_server.services.kernels.kernelmanager")
+    options = re.findall(r"--MappingKernelManager\.(\w+)=", PAGE)
+    assert options == ["cull_idle_timeout", "cull_connected"]
+    assert set(options) <= set(kernels.AsyncMappingKernelManager.class_trait_names())
 
 
 def test_what_half_the_pages_do_without_is_not_fetched_for_them():
