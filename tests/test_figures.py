@@ -319,6 +319,14 @@ def test_growth_draws_what_was_measured_full_and_what_was_not_hollow():
     assert named == ["ours", "theirs", "projected, not measured", "200 MB"]
 
 
+def test_moments_have_a_mark_each_in_the_row_of_their_job():
+    axis = figures.moments({"training": [0.1, 0.9, 0.5], "a book": [0.2]}, "share").axes[0]
+    assert [list(line.get_xdata()) for line in axis.lines] == [[0.1, 0.9, 0.5], [0.2]]
+    assert [list(line.get_ydata()) for line in axis.lines] == [[0, 0, 0], [1]]
+    names = [label.get_text() for label in axis.get_yticklabels()]
+    assert names == ["training, 3 times", "a book, 1 times"]
+
+
 def test_ratios_say_their_median_and_span_their_range():
     axis = figures.ratios({"lightly": (4.56, 4.45, 4.78), "whole": (0.7, 0.6, 0.8)}, "x").axes[0]
     assert rows(axis) == ["lightly", "whole"]

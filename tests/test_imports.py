@@ -35,6 +35,7 @@ TABLE = {
     "publish": {"config", "datasets", "explorers", "ledger"},
     "reference": set(),
     "costs": set(),
+    "promises": set(),
     "lab": set(),
 }
 TABLE["explorers"] = set(TABLE) - {"__init__", "publish", "reference", "lab"}

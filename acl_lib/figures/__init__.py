@@ -1,6 +1,6 @@
 """Arrays or records -> one matplotlib Figure: axes with units, colours that everyone can tell."""
 
-from .costs import growth, ratios
+from .costs import growth, moments, ratios
 from .curves import curves, histogram, loss_curve, panels, seed_curves
 from .scores import accuracies, differences, heat_map, intervals, seeds, side_by_side
 from .sound import (
@@ -39,6 +39,7 @@ __all__ = [
     "log_mels",
     "loss_curve",
     "maps",
+    "moments",
     "named",
     "on_circle",
     "pair_forces",

@@ -76,3 +76,21 @@ def ratios(rows: dict[str, tuple[float, float, float]], label: str) -> Figure:
     axis.set_xlabel(label)
     open_axis(axis)
     return figure
+
+
+def moments(rows: dict[str, Sequence[float]], label: str) -> Figure:
+    """When something happened on the way from start to end, a row of marks for each job.
+
+    Args:
+        rows: name -> shares of the way, 0 to 1.
+        label: of the axis.
+    """
+    figure = new_figure(7.0, 0.4 * len(rows) + 0.8)
+    axis = figure.subplots()
+    for at, shares in enumerate(rows.values()):
+        axis.plot(list(shares), [at] * len(shares), "|", color=COLOURS[at % len(COLOURS)], ms=13)
+    names = [f"{name}, {len(shares)} times" for name, shares in rows.items()]
+    axis.set_yticks(range(len(rows)), names)
+    axis.set(xlabel=label, ylim=(len(rows) - 0.4, -0.6), xlim=(-0.02, 1.02))
+    open_axis(axis)
+    return figure
