@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jaxtyping import TypeCheckError
 
+from acl_lib import losses
 from acl_lib.losses import (
     acl,
     angular_margin,
@@ -714,3 +715,20 @@ def test_signatures_state_shapes_that_are_checked():
         nt_xent(z, z[:3], temperature=0.2)
     with pytest.raises(TypeCheckError):
         supcon(z, y.double(), temperature=0.2)
+
+
+def test_no_clip_at_all_is_told():
+    nothing, queue = torch.zeros(0, 3), torch.ones(4, 3)
+    with pytest.raises(ValueError, match="need B >= 1 clips, got 0"):
+        pair_angles(nothing, nothing)
+    with pytest.raises(ValueError, match="need B >= 1 clips, got 0"):
+        queue_nt_xent(nothing, nothing, queue, temperature=0.2)
+
+
+def test_the_angle_that_just_reaches_pi_still_turns():
+    """psi is cos(theta + m) up to and including theta = pi - m, where it is -1."""
+    margin = 0.3
+    theta = torch.tensor([math.pi - margin], dtype=torch.float64)
+    assert theta.item() == math.pi - margin
+    toll = losses._angular_toll(theta, margin)
+    assert (theta.cos() - toll).item() == pytest.approx(-1)

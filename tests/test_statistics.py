@@ -491,6 +491,7 @@ def test_a_flat_curve_of_two_settings_is_counted_out():
 
 
 RIGHT_A, RIGHT_B, PATCHES, *_ = some_clips()
+CURVES = torch.tensor([[0.0, 1.0, 3.0], [0.0, 2.0, 1.0], [1.0, 2.0, 4.0]])
 DRAWS = {"resamples": 10_000, "seed": 0, "confidence": 0.95}
 
 
@@ -501,7 +502,7 @@ DRAWS = {"resamples": 10_000, "seed": 0, "confidence": 0.95}
         (lambda **kw: paired_bootstrap(RIGHT_A, RIGHT_B, weights=PATCHES, **kw), DRAWS),
         (lambda **kw: wilson_interval(3, 7, **kw), {"confidence": 0.95}),
         (lambda **kw: seed_interval([0.1, 0.4], **kw), {"confidence": 0.95}),
-        (lambda **kw: flat_curve_test(torch.eye(3), **kw), {"shuffles": 10_000, "seed": 0}),
+        (lambda **kw: flat_curve_test(CURVES, **kw), {"shuffles": 10_000, "seed": 0}),
         (
             lambda **kw: von_neumann_test([0.1, 0.2, 0.4, 0.3], **kw),
             {"permutations": 100_000, "seed": 0},
