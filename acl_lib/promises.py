@@ -255,7 +255,7 @@ PROMISES = (
     Promise(
         KEPT,
         "a small mistake in losses, measures or statistics makes a test fail",
-        "benchmarks/mutants.py tests/test_mutants.py",
+        "benchmarks/mutants.py tests/test_benchmarks.py",
         "mutants",
         _mutants,
     ),
