@@ -26,7 +26,7 @@ def test_a_promise_names_what_tests_it(promise):
 
 def test_the_page_shows_every_part_with_its_figures():
     code = "\n".join(cell.source for cell in PAGE.cells if cell.cell_type == "code")
-    shown = re.findall(r'promises\.table\(\s*"([^"]+)"', code)
+    shown = re.findall(r'(?:promises\.table\(|part = )"([^"]+)"', code)
     assert shown == list(promises.parts())
     for part in shown:
         table = promises.table(part, FOUND)
