@@ -331,7 +331,8 @@ def _work(numbers: range, folder: Path, found) -> None:
 def _one(path: Path, found) -> None:
     _limit()
     peak_mb(afresh=True)
-    outcome, why = judge(path, path.read_bytes() if path.stat().st_size < 1e6 else b"")
+    long = path.stem == "two_hours"
+    outcome, why = judge(path, b"" if long else path.read_bytes())
     if outcome == "read":
         LogMel().read(path)
     found.send((outcome, why, peak_mb()))
