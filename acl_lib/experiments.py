@@ -352,8 +352,7 @@ def run(
                     spent = time.perf_counter() - started, time.process_time() - cpu_started
                     record = work.record(device, *spent)
                     record.write()
-                    for leftover in (*home.glob("*.resume"), *home.glob("*.part")):
-                        leftover.unlink()
+                    _clear(home)
         return record if parallel.is_first() else Record.read(home / "record.json")
 
 
@@ -373,7 +372,16 @@ def _is_made(home: Path, again: bool) -> bool:
     if again:
         for file in home.iterdir():
             file.unlink()
-    return (home / "record.json").exists()
+    made = (home / "record.json").exists()
+    if made:
+        _clear(home)  # it may have died before it could
+    return made
+
+
+def _clear(home: Path) -> None:
+    """Remove what a run is taken up from, once its record is there."""
+    for leftover in (*home.glob("*.resume"), *home.glob("*.part")):
+        leftover.unlink()
 
 
 def reproduce(

@@ -9,6 +9,7 @@ For instance:
 from __future__ import annotations
 
 import contextlib
+import glob
 import logging
 import os
 import threading
@@ -190,6 +191,8 @@ def _make(cell: Cell, runs: Path, wanted: Collection[str], wait: bool) -> Outcom
 
 def _run_recipe(cell: Cell, runs: Path) -> None:
     record = run(cell.recipe, threads=1, progress=False, folder=runs)
+    for part in cell.target.parent.glob(f"{glob.escape(cell.target.name)}.*.part"):
+        part.unlink()  # of a worker that was killed
     replace(record, path=cell.target).write()
 
 

@@ -390,10 +390,17 @@ def trial(job: str, folder: Path, expected: dict, whole: float, number: int, tim
     rng = random.Random(f"{SEED}, {job}, {number}, {times}")
     root, alone = folder / f"{job}-{number}-{times}", number % 2 == 1
     kills = killed(job, root, whole=whole, rng=rng, times=times, alone=alone)
-    difference = largest_difference(expected, JOBS[job][1](root))
-    shutil.rmtree(root, ignore_errors=True)
+    found = JOBS[job][1](root)
     who = "the job alone" if alone else "all processes"
-    return {"number": number, "killed": who, "kills": kills, "difference": difference}
+    line = {"number": number, "killed": who, "kills": kills}
+    line["difference"] = largest_difference(expected, found)
+    if line["difference"]:
+        line["in"] = [
+            name for name in {**expected, **found} if expected.get(name) != found.get(name)
+        ]
+        line["left"] = [p.name for end in ("part", "resume") for p in root.rglob(f"*.{end}")]
+    shutil.rmtree(root, ignore_errors=True)
+    return line
 
 
 def summary(lines: list[dict]) -> dict:

@@ -453,3 +453,12 @@ def test_a_full_disk_leaves_no_empty_note_of_the_threads(tmp_path, monkeypatch):
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert list(tmp_path.iterdir()) == []
     assert experiments._free_threads(tmp_path) >= 1
+
+
+def test_what_a_run_left_that_died_beside_its_record_goes_when_it_is_found(tiny, one_thread):
+    record = run(small(), progress=False)
+    for name in ("fold-1.resume", "fold-1.before.resume", "record.json.1.part"):
+        (record.path.parent / name).touch()
+    networks = sorted(p.name for p in record.path.parent.glob("*.pt"))
+    assert run(small(), progress=False) == record
+    assert sorted(p.name for p in record.path.parent.iterdir()) == [*networks, "record.json"]

@@ -314,10 +314,13 @@ def test_a_run_is_tried_as_often_as_said(tmp_path, place, monkeypatch):
     log = Path(outcome.error.rpartition(" in ")[2])
     assert "OSError: disk full" in log.read_text()
     assert not cell.target.exists()
+    half = cell.target.with_name(f"{cell.target.name}.1.part")
+    half.parent.mkdir(parents=True, exist_ok=True)
+    half.touch()  # of a worker that was killed
     calls = in_process(monkeypatch, [OSError("disk full"), record])
     outcome = sweeps._make(cell, runs_dir(), {"open"}, False)
     assert (len(calls), outcome.status, outcome.error) == (2, "made", "")
-    assert not log.exists() and states([cell]) == ["done"]
+    assert not log.exists() and states([cell]) == ["done"] and not half.exists()
     assert {"threads": 1, "progress": False, "folder": runs_dir()} == calls[0]
 
 
