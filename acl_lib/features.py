@@ -59,7 +59,7 @@ def load_waveform(
             "kaiser_best", the authors', from resampy.
 
     Returns:
-        float32 samples, zero mean, |x| < 1.
+        float32 samples, zero mean, |x| < 1; 1 where the file's are above 1e5 of full scale.
 
     Raises:
         UnreadableAudioError: missing, damaged, cut or empty file; NaN or infinite samples.

@@ -22,6 +22,7 @@ from tiny import memory_store, striped_store, write_corpus
 
 from acl_lib import features
 from acl_lib.config import RESAMPLERS, MelConfig
+from acl_lib.datasets import sound_files
 from acl_lib.features import (
     LogMel,
     LogMelStore,
@@ -268,6 +269,24 @@ def test_an_ogg_file_that_lost_a_page_or_a_bit_is_damaged(tmp_path):
         path.write_bytes(raw[:at] + bytes([raw[at] ^ 1 << generator.integers(8)]) + raw[at + 1 :])
         with pytest.raises(UnreadableAudioError):
             load_waveform(path)
+
+
+@pytest.mark.parametrize("subtype", ["PCM_S8", "PCM_16", "PCM_24"])
+def test_the_samples_of_a_flac_file_are_those_of_its_md5(tmp_path, subtype):
+    path = tmp_path / "a.flac"
+    soundfile.write(path, np.stack([tone(440, 0.5), tone(700, 0.5)], 1), RATE, subtype=subtype)
+    expected = soundfile.read(path, dtype="float32")[0]
+    found = np.concatenate([block for _, block in sound_files.read_blocks(path)])
+    assert found.dtype == np.float32 and np.array_equal(found, expected)
+    raw = bytearray(path.read_bytes())
+    for at in (27, 41):  # of the MD5
+        other = raw.copy()
+        other[at] ^= 1
+        path.write_bytes(other)
+        with pytest.raises(UnreadableAudioError, match="vouches"):
+            load_waveform(path)
+    path.write_bytes(raw[:26] + bytes(16) + raw[42:])  # it vouches for none
+    assert load_waveform(path).isfinite().all()
 
 
 @pytest.mark.parametrize("rate", [1, 999, 1_000_001, 2_000_000_000])
