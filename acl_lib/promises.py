@@ -216,7 +216,8 @@ PROMISES = (
     ),
     Promise(
         SAME,
-        "one seed on one machine gives one record, in two processes and with every method",
+        "one seed on one machine gives one record in two processes: without labels, with a queue, "
+        "and with labels",
         "tests/test_same_again.py",
     ),
     Promise(
