@@ -161,7 +161,7 @@ PROMISES = (
     Promise(
         IN,
         "two hours of nothing fit into a laptop",
-        "benchmarks/fuzz_audio.py",
+        "benchmarks/fuzz_audio.py tests/test_fuzz_audio.py",
         "fuzz_audio",
         _two_hours,
     ),
