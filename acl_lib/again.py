@@ -19,7 +19,8 @@ from pathlib import Path
 from .datasets import CorpusNotFoundError
 from .experiments import code_fingerprint, reproduce
 from .grids import label
-from .records import Difference, Record, write_whole
+from .records import Difference, Record
+from .whole import write_whole
 
 FILE = "reproduced.json"  # in the folder whose records it tells of
 OUTCOMES = ("exact", "within tolerance", "beyond tolerance", "not afforded", "no corpus")

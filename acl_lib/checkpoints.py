@@ -15,6 +15,8 @@ from pathlib import Path
 
 import torch
 
+from .whole import whole
+
 
 def save(path: str | os.PathLike, state: dict) -> None:
     """Write tensors and plain values to a file that is complete as soon as it has its name.
@@ -26,19 +28,11 @@ def save(path: str | os.PathLike, state: dict) -> None:
         OSError: the disk is full or not writable; nothing half-made is left behind.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     content = io.BytesIO()  # torch's own writer turns a full disk into an error without its reason
     torch.save(state, content)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
+    with whole(path) as part:
         part.write_bytes(content.getbuffer())
         _keep(path)
-        os.replace(part, path)
-    except OSError as error:
-        error.filename = error.filename or str(path)  # a full disk does not say where
-        raise
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def load(path: str | os.PathLike, *, device: str | torch.device = "cpu") -> dict:

@@ -10,8 +10,9 @@ import pandas
 
 from .experiments import code_fingerprint
 from .grids import flat, label
-from .records import Record, read_all, write_whole
+from .records import Record, read_all
 from .repeated import is_current
+from .whole import write_whole
 
 SETTINGS = (  # columns of their own; the others that a run changed stand together in `settings`
     "alpha temperature margin reduction positive_margin margin_kind symmetric width epochs batch "

@@ -31,6 +31,7 @@ from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from . import config
+from .whole import write_whole
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = ROOT / "notebooks"
@@ -161,20 +162,6 @@ def tidy(nb: nbformat.NotebookNode) -> nbformat.NotebookNode:
         nb.metadata.pop(noise, None)
     nb.metadata["language_info"] = {"name": "python"}
     return nb
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Put a file in its place, all of it or nothing: until then an older one stays."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    try:
-        part.write_bytes(content)
-        os.replace(part, path)
-    except OSError as error:
-        error.filename = error.filename or str(path)  # a full disk does not say where
-        raise
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def publish(path: Path, copy: Path, values: dict, stamp: str) -> None:
@@ -351,6 +338,9 @@ def main(argv: list[str] | None = None) -> int:
 
     try:
         with alone():
+            for folder in (VENDOR, SOURCES):  # of a build that was killed
+                for part in folder.rglob("*.part"):
+                    part.unlink()
             return execute(options, sources)
     except OSError as error:
         what = "What is finished is kept; mend this, by free space say, and run it again"

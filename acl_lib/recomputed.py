@@ -24,9 +24,9 @@ from torch import Tensor
 from .metrics import between_class_cosine, class_gap, tolerance, uniformity
 from .models import LinearClassifier, ProjectionHead, ResNet18
 from .published import TABLES
-from .records import write_whole
 from .released import CLASSES, COMMIT, REMEDY, REPOSITORY, WIDTH, ReleasedFeatures, released_folders
 from .statistics import mcnemar, paired_bootstrap, wilson_interval
+from .whole import write_whole
 
 HEAD_SEED = 271828  # the only seed of the authors' code
 HEAD_BOUND = {"float32": 1e-6, "float16": 1e-3}  # what rounding may leave between z and g(h)

@@ -26,6 +26,7 @@ from .statistics import (
     wilson_interval,
 )
 from .verification import unpack_rates
+from .whole import write_whole
 
 Key = int | tuple[str, int]  # a seed; or an arm and a seed
 
@@ -116,21 +117,6 @@ class Record:
             f"({len(self.splits)} of them), {cost['cpu_seconds']:.0f} in all on {cost['device']}"
         )
         return "\n".join(lines)
-
-
-def write_whole(path: str | os.PathLike, text: str) -> None:
-    """Put a text on disk, all of it or nothing: until then an older file stays."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        part.write_text(text, encoding="utf-8")
-        os.replace(part, path)
-    except OSError as error:
-        error.filename = error.filename or str(path)  # a full disk does not say where
-        raise
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def results_table(results: dict) -> str:

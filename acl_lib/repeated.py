@@ -11,7 +11,8 @@ import json
 import os
 from pathlib import Path
 
-from .records import Record, write_whole
+from .records import Record
+from .whole import write_whole
 
 FILE = Path(__file__).parents[1] / "book" / "results" / "repeated.json"
 

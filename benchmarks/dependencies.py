@@ -11,7 +11,6 @@ another system needs, and that is not installed here, keeps what the table said 
 import argparse
 import csv
 import importlib.metadata
-import os
 import re
 import tomllib
 from collections import Counter
@@ -20,6 +19,8 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
+
+from acl_lib.whole import whole
 
 ROOT = Path(__file__).resolve().parents[1]
 RECORD = ROOT / "book" / "results" / "dependencies.csv"
@@ -149,12 +150,10 @@ def main() -> None:
         with RECORD.open(newline="", encoding="utf-8") as file:
             known = {row["package"]: row for row in csv.DictReader(file)}
     rows = table(known)
-    part = path.with_suffix(".tmp")
-    with part.open("w", newline="", encoding="utf-8") as file:
+    with whole(path) as part, part.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-    os.replace(part, path)
     for name, count in Counter(row["licence"] for row in rows).most_common():
         print(f"{count:4d}  {name}")
 

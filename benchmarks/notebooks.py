@@ -33,14 +33,14 @@ def ended_cpu_seconds() -> float:
     return ended.ru_utime + ended.ru_stime
 
 
-def kernels_mb() -> dict[str, float]:
-    """Of all processes below this one; the kernel counts with the most that it ever had."""
-    below = family(os.getpid())[1:]
+def kernels_mb(others: set[int]) -> dict[str, float]:
+    """Of the processes below this one but `others`; the kernel counts with its own peak."""
+    below = [process for process in family(os.getpid())[1:] if process not in others]
     if not below:
         return {}
-    kernel, *others = below
+    kernel, *further = below
     return {
-        "peak_mb": memory_mb(kernel)["peak"] + total_mb(others, "resident"),
+        "peak_mb": memory_mb(kernel)["peak"] + total_mb(further, "resident"),
         "peak_anonymous_mb": total_mb(below, "anonymous"),
         "processes": len(below),
     }
@@ -49,7 +49,8 @@ def kernels_mb() -> dict[str, float]:
 def cost_of(path: Path, copy: Path, values: dict) -> dict[str, float]:
     """Execute a notebook and say what it took."""
     wall, cpu = time.monotonic(), ended_cpu_seconds()
-    with Watch(kernels_mb, every_seconds=EVERY_SECONDS) as watch:
+    there = set(family(os.getpid()))
+    with Watch(lambda: kernels_mb(there), every_seconds=EVERY_SECONDS) as watch:
         publish.publish(path, copy, values, "measured")
     return {
         **{name: round(most) for name, most in watch.most.items()},

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from acl_lib.publish import COPIES, RESULTS, ROOT
-from acl_lib.records import write_whole
+from acl_lib.whole import write_whole
 
 sys.path.insert(0, str(ROOT / "tests"))
 from prose import is_share, numbers, stands_in

@@ -6,7 +6,6 @@ its spread over the rounds; ratios carry over between machines.
 """
 
 import json
-import os
 import platform
 import resource
 import statistics
@@ -15,6 +14,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
+
+from acl_lib.whole import write_whole
 
 
 def spent_cpu_seconds() -> float:
@@ -90,7 +91,4 @@ def machine() -> dict[str, object]:
 
 def write_record(path: Path, record: dict, *, indent: int | None = 1) -> None:
     """Store the record and the machine it was measured on; a reader never sees half a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(".tmp")
-    unfinished.write_text(json.dumps({**record, "machine": machine()}, indent=indent) + "\n")
-    os.replace(unfinished, path)
+    write_whole(path, json.dumps({**record, "machine": machine()}, indent=indent) + "\n")

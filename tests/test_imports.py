@@ -6,9 +6,11 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "acl_lib"
-LEAVES = "config datasets augment models metrics statistics checkpoints".split()
+LEAVES = "config datasets augment models metrics statistics".split()
 TABLE = {
     **{name: set() for name in [*LEAVES, "figures", "projection", "listen", "__init__"]},
+    "whole": set(),
+    "checkpoints": {"whole"},
     "features": {"datasets"},
     "views": set(),
     "blockwise": set(),
@@ -18,21 +20,22 @@ TABLE = {
     "probing": {"config", "features", "views", "metrics", "models", "training"},
     "splits": {"config", "datasets", "probing"},
     "verification": {"metrics"},
-    "records": {"config", "metrics", "statistics", "verification"},
+    "records": {"config", "metrics", "statistics", "verification", "whole"},
     "experiments": {
         *LEAVES,
-        *"losses features views parallel training probing splits records verification".split(),
+        *"checkpoints losses features views parallel training probing splits".split(),
+        *"records verification".split(),
     },
     "grids": {"config", "records", "statistics"},
-    "repeated": {"records"},
-    "again": {"datasets", "experiments", "grids", "records"},
+    "repeated": {"records", "whole"},
+    "again": {"datasets", "experiments", "grids", "records", "whole"},
     "sweeps": {"datasets", "experiments", "grids", "repeated"},
-    "ledger": {"experiments", "grids", "records", "repeated"},
+    "ledger": {"experiments", "grids", "records", "repeated", "whole"},
     "released": {"datasets"},
     "published": {"released", "statistics"},
-    "recomputed": {"metrics", "models", "published", "records", "released", "statistics"},
+    "recomputed": {*"metrics models published records released statistics whole".split()},
     "verdicts": {"grids", "published", "records", "statistics"},
-    "publish": {"config", "datasets", "explorers", "ledger"},
+    "publish": {"config", "datasets", "explorers", "ledger", "whole"},
     "reference": set(),
     "costs": set(),
     "promises": set(),

@@ -6,9 +6,9 @@ They lie in book/results/explorers/ and hold coordinates, neighbours, curves and
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
+from ..whole import write_whole
 from .maps import map_record
 from .media import record_path
 
@@ -37,8 +37,5 @@ def write(path: Path, record: dict) -> Path:
     Raises:
         ValueError: a number in it is not finite.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(record, allow_nan=False) + "\n", encoding="utf-8")
-    os.replace(part, path)
+    write_whole(path, json.dumps(record, allow_nan=False) + "\n")
     return path

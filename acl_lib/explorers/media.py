@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import io
 import json
-import os
 import re
 import shutil
 from collections.abc import Callable
@@ -22,6 +21,7 @@ from PIL import Image
 from ..datasets import Clip, Corpus, CorpusNotFoundError, open_corpus
 from ..features import LogMel, load_waveform
 from ..listen import mp3
+from ..whole import write_whole
 
 SAMPLE_RATE, SECONDS = 22_050, 5
 PIXELS = 50  # of width for a second, so that a short sound looks short
@@ -121,9 +121,7 @@ def make_media(corpus: Corpus, clips: list[int], folder: Path) -> int:
         for ending, maker in makers.items():
             file = folder / (clip_name(clip) + ending)
             if not file.exists():
-                part = file.with_name(file.name + ".part")
-                part.write_bytes(maker(clip))
-                os.replace(part, file)
+                write_whole(file, maker(clip))
                 made += 1
     return made
 
