@@ -234,8 +234,10 @@ PROMISES = (
     ),
     Promise(
         SAME,
-        "every number of the book has its source",
-        "tests/test_sources.py tests/test_reproduction_log.py tests/test_how_to_use.py",
+        "every number of the book has its source, and below every figure and table that rests on "
+        "records, plans or published tables stand their names",
+        "tests/test_origins.py tests/test_sources.py tests/test_reproduction_log.py "
+        "tests/test_how_to_use.py",
         "provenance",
         _provenance,
     ),

@@ -30,7 +30,7 @@ import nbformat
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
-from . import config
+from . import config, origins
 from .whole import write_whole
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -60,6 +60,8 @@ if "google.colab" in sys.modules:
     get_ipython().system("git clone -q --depth 1 {url} /content/project")
     get_ipython().system("pip install -q /content/project")
     os.chdir("/content/project/notebooks")"""
+
+WATCH = "import acl_lib.origins; acl_lib.origins.watch(get_ipython())"
 
 
 class NotebookError(RuntimeError):
@@ -137,6 +139,17 @@ def passing(output: nbformat.NotebookNode) -> bool:
     return output.get("name") == "stderr" or re.search(r"\d+%\|.*\[\d\d:\d\d", shown) is not None
 
 
+def with_origins(outputs: list[nbformat.NotebookNode]) -> list[nbformat.NotebookNode]:
+    """Outputs with the files that they rest on in a line below them, if there is more to see."""
+    files = [o.data[origins.MIME] for o in outputs if origins.MIME in o.get("data", {})]
+    shown = [o for o in outputs if origins.MIME not in o.get("data", {})]
+    if shown and files:
+        text = {"text/markdown": origins.line(files[-1])}
+        metadata = {"origins": files[-1]}
+        shown.append(nbformat.v4.new_output("display_data", data=text, metadata=metadata))
+    return shown
+
+
 def tidy(nb: nbformat.NotebookNode) -> nbformat.NotebookNode:
     """Papermill's result as it is printed: one parameter cell, nothing that needs a kernel."""
     if injected := parameter_cell(nb, "injected-parameters"):
@@ -150,7 +163,8 @@ def tidy(nb: nbformat.NotebookNode) -> nbformat.NotebookNode:
         if cell.cell_type == "markdown":  # the copy lies one folder deeper in the book
             cell.source = cell.source.replace("](../book/", "](../")
         else:
-            cell.outputs = [o for o in cell.get("outputs", []) if not passing(o)]
+            shown = [o for o in cell.get("outputs", []) if not passing(o)]
+            cell.outputs = with_origins(shown)
         for output in cell.get("outputs", []):
             data = output.get("data", {})
             if "text/html" in data:  # it stands for the widget, which has no kernel in the book
@@ -181,7 +195,10 @@ def publish(path: Path, copy: Path, values: dict, stamp: str) -> None:
             parameters=values,
             cwd=path.parent,
             progress_bar={"desc": path.stem, "leave": False, "disable": None},
-            extra_arguments=["--IPKernelApp.log_level=ERROR"],  # it warns about loopback sockets
+            extra_arguments=[
+                "--IPKernelApp.log_level=ERROR",  # it warns about loopback sockets
+                f"--InteractiveShellApp.exec_lines={WATCH}",
+            ],
         )
     except Exception as error:
         what = f"{getattr(error, 'ename', type(error).__name__)}: {getattr(error, 'evalue', error)}"

@@ -293,12 +293,6 @@ def test_panels_stand_in_rows_and_no_empty_one_is_left():
     assert at[0].y0 == pytest.approx(at[1].y0) and at[2].y1 < at[0].y0
 
 
-def test_a_figure_names_its_records():
-    x = torch.tensor([0.0, 1.0])
-    figure = figures.named(figures.curves(x, {"a": x}, "x", "y"), "acl_esc10, 30 runs")
-    assert "records: acl_esc10, 30 runs" in [text.get_text() for text in figure.texts]
-
-
 def test_growth_draws_what_was_measured_full_and_what_was_not_hollow():
     points = [(1.0, 10.0), (10.0, 100.0)]
     figure = figures.growth(

@@ -10,6 +10,7 @@ LEAVES = "config datasets augment models metrics statistics".split()
 TABLE = {
     **{name: set() for name in [*LEAVES, "figures", "projection", "listen", "__init__"]},
     "whole": set(),
+    "origins": set(),
     "checkpoints": {"whole"},
     "features": {"datasets"},
     "views": set(),
@@ -35,7 +36,7 @@ TABLE = {
     "published": {"released", "statistics"},
     "recomputed": {*"metrics models published records released statistics whole".split()},
     "verdicts": {"grids", "published", "records", "statistics"},
-    "publish": {"config", "datasets", "explorers", "ledger", "whole"},
+    "publish": {"config", "datasets", "explorers", "ledger", "origins", "whole"},
     "reference": set(),
     "costs": set(),
     "promises": set(),

@@ -14,7 +14,7 @@ import pytest
 from prose import in_print, is_share, numbers, shown, stands_in, values
 
 from acl_lib.grids import Findings
-from acl_lib.publish import COPIES, RESULTS, ROOT, SOURCES
+from acl_lib.publish import COPIES, ROOT, SOURCES
 
 # settings, computed by tests of their names; and rules, plans and news, which measure nothing
 OTHERS = {"how_to_use", "reproduction_log", "notation", "contributing", "for_teachers", "changes"}
@@ -105,25 +105,6 @@ def test_a_sentence_about_runs_is_computed_again(entry):
             f"{value:.{len(number.group().partition('.')[2])}f}" == number.group()
             for value in there | {100 * confidence}
         ), (number.group(), sorted(there))
-
-
-def sources_missing(path):
-    """Result files and folders, and published tables, that a page reads and its Sources lack."""
-    nb = nbformat.read(path, as_version=4)
-    code = "\n".join(cell.source for cell in nb.cells if cell.cell_type == "code")
-    named = markdown(path).split("\n## Sources")[1]
-    read = set(re.findall(r"\.\./((?:book/results|grids)[\w/.]*)", code))
-    read |= {f for f in re.findall(r"/([\w]+\.json)\"", code) if (RESULTS / f).exists()}
-    lacking = {name for name in read if name.rstrip("/") not in named}
-    if "TABLES" in code and not re.search(r"README|[Tt]ables? |quoted", named):
-        lacking.add("the published tables")
-    return sorted(lacking)
-
-
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_a_page_names_every_record_and_table_that_its_figures_are_drawn_from(path):
-    """Other figures and tables are computed on the page itself, from its own parameters."""
-    assert sources_missing(path) == []
 
 
 def test_most_changed_digits_are_noticed():

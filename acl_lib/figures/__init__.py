@@ -14,7 +14,7 @@ from .sound import (
     waveforms,
 )
 from .sphere import angles, circle_paths, cosines, geometry, maps, on_circle, pair_forces, spreads
-from .style import COLOURS, SECONDS, named
+from .style import COLOURS, SECONDS
 from .verification import det_curves, trial_scores
 
 __all__ = [
@@ -40,7 +40,6 @@ __all__ = [
     "loss_curve",
     "maps",
     "moments",
-    "named",
     "on_circle",
     "pair_forces",
     "panels",

@@ -19,12 +19,6 @@ def new_figure(width: float, height: float) -> Figure:
     return figure
 
 
-def named(figure: Figure, records: str) -> Figure:
-    """The figure with the name of its records written small below it."""
-    figure.supxlabel(f"records: {records}", fontsize=7, color="0.4", x=0.99, ha="right")
-    return figure
-
-
 def open_axis(axis: Axes) -> None:
     """Take the frame away above and on the right."""
     axis.spines[["top", "right"]].set_visible(False)
