@@ -127,7 +127,7 @@ class Names(ast.NodeVisitor):
         self._in_order(*nodes)
         self.stored = outside
 
-    def _comprehension(self, node: ast.ListComp | ast.DictComp) -> None:
+    def _comprehension(self, node: ast.expr) -> None:
         parts = [getattr(node, part) for part in ("key", "value", "elt") if hasattr(node, part)]
         self._inside(*node.generators, *parts)
 

@@ -236,6 +236,23 @@ def read_source(path: Path) -> nbformat.NotebookNode:
         raise ValueError(f"{path} is no notebook: {error}; mend it or take it away") from None
 
 
+def is_current(path: Path, code: str) -> bool:
+    """Whether a notebook has been executed as it is now, with its copy's parameters.
+
+    Args:
+        code: `code_digest()`.
+    """
+    copy, nb = COPIES / path.name, read_source(path)
+    if copied_digest(copy) is None:
+        return False
+    kept, shown = nbformat.read(copy, as_version=4).metadata["acl"], {}
+    if shows_map(nb):
+        from .explorers.media import best_corpus  # it imports torch
+
+        shown = {"sound_map": best_corpus()}
+    return digest(nb, kept["parameters"] | shown, code) == kept["digest"]
+
+
 def copied_digest(copy: Path) -> str | None:
     """The digest that a finished copy carries; None also where it is damaged."""
     if not copy.exists():

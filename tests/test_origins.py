@@ -44,6 +44,8 @@ def rests(*cells, modules=()):
         (['x = load("a")', "for x in range(3):\n    print(x)"], []),
         (['x = load("a")', "y = [x for x in range(3)]", "y"], []),
         (['x = load("a")', "y = [k for k in x]", "y"], [A]),
+        (['x = load("a")', "y = sum(k for k in x)", "y"], [A]),
+        (['x = load("a")', "y = {k for k in x if k}", "y"], [A]),
         (['x = load("a")', "y = {k: v for k, v in x.items()}", "k = 1", "k"], []),
         (['x = load("a")', "def f(x):\n    return x", "f(1)"], []),
         (['x = load("a")', "def f(k):\n    return x[k]", "f(1)"], [A]),
