@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 import math
@@ -599,7 +600,7 @@ def _lookup(table: dict, name: str, what: str):
 
 def _checked(holder, key: str, value):
     """The value in the field's own type: 1 is a fine float; "0.3", nan and inf are not."""
-    kind = typing.get_type_hints(type(holder))[key]
+    kind = _types(type(holder))[key]
     if typing.get_origin(kind) is tuple:
         good = isinstance(value, (list, tuple)) and all(map(_is_number, value))
         value, kind = (tuple(map(float, value)) if good else value), "a list of numbers"
@@ -614,6 +615,9 @@ def _checked(holder, key: str, value):
     if not good:
         raise ValueError(f"{key} must be {kind}; got {value!r}")
     return value
+
+
+_types = functools.cache(typing.get_type_hints)  # of a part's fields; found anew it takes a while
 
 
 def _is_number(value) -> bool:

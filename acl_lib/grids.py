@@ -8,6 +8,7 @@ For instance:
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import itertools
 import json
@@ -316,14 +317,19 @@ def find(cell: Cell) -> Record | None:
 
 def label(recipe: Recipe) -> str:
     """A short name: the recipe's, what differs from its plain form, and the seed."""
-    try:
-        plain = config.recipe(recipe.name, profile=recipe.profile, corpus=recipe.corpus)
-    except ValueError:  # one from a file has a name of its own
-        plain = Recipe(corpus=recipe.corpus)
-    mine, usual = flat(recipe), flat(plain)
+    mine, usual = flat(recipe), _usual(recipe.name, recipe.profile, recipe.corpus)
     told = ("name", "seed")
     changed = [f"{k}={_short(v)}" for k, v in mine.items() if v != usual[k] and k not in told]
     return ",".join([recipe.name, *changed, f"seed={recipe.seed}"])
+
+
+@functools.cache
+def _usual(name: str, profile: str, corpus: str) -> dict:
+    """All settings of a recipe in its plain form."""
+    try:
+        return flat(config.recipe(name, profile=profile, corpus=corpus))
+    except ValueError:  # one from a file has a name of its own
+        return flat(Recipe(corpus=corpus))
 
 
 def flat(recipe: Recipe) -> dict:

@@ -12,6 +12,7 @@ both at once.
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import os
@@ -85,6 +86,7 @@ def verdicts(
         records: folder of the records, instead of the grids' own.
     """
 
+    @functools.cache  # several claims ask one grid
     def read(name: str) -> Findings:
         return Findings.read(Path(folder) / f"{name}.yaml", records=records)
 

@@ -51,6 +51,14 @@ def explorer(page, name):
     return found
 
 
+def faint(page, scheme):
+    """Texts that can hardly be read in a theme, which the page takes over from the system."""
+    page.emulate_media(color_scheme=scheme)
+    until(page, "scheme => document.documentElement.dataset.theme == scheme", scheme)
+    page.add_style_tag(content="* { transition: none !important }")  # no colour half way
+    return page.evaluate(FAINT)
+
+
 def until(page, expression, argument=None):
     """Waits until an expression holds; wait_for_function evaluates strings, which pages forbid."""
     end = time.monotonic() + 120

@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-from browsing import FAINT, SITE, until
+from browsing import SITE, faint, until
 
 from acl_lib.publish import POLICY
 
@@ -105,15 +105,12 @@ SECONDS = """() => Promise.all([...document.querySelectorAll('.acl-audio audio')
   })))"""
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("name", PAGES)
-def test_a_page_is_complete_readable_and_quiet(visit, name, scheme):
-    page = visit(name, scheme=scheme)
-    assert page.locator("html").get_attribute("data-theme") == scheme
+def test_a_page_is_complete_readable_and_quiet_on_phone_and_desk(visit, name):
+    page = visit(name, width=1400, height=900)
     page.evaluate("window.MathJax?.startup?.promise")
     assert page.evaluate(UNSET) == []
-    page.add_style_tag(content="* { transition: none !important }")  # no colour half way
-    assert page.evaluate(FAINT) == []
+    assert faint(page, "light") == [] and faint(page, "dark") == []
     for player in page.locator(".acl-audio audio").all():
         assert player.get_attribute("src").startswith("data:audio/mpeg;base64,")
         assert player.get_attribute("aria-label")
@@ -122,14 +119,23 @@ def test_a_page_is_complete_readable_and_quiet(visit, name, scheme):
     for picture in page.locator(".bd-article img").all():
         assert picture.get_attribute("alt")
         assert picture.evaluate("img => img.decode().then(() => img.naturalWidth)") > 0
+    if name.startswith("notebooks/"):  # each has exercises
+        fold = page.locator(".bd-article details:not(.hide)").first
+        fold.locator("summary").click()
+        assert fold.locator("p").first.is_visible()
+    for width, height in [(1400, 900), (390, 844)]:
+        page.set_viewport_size({"width": width, "height": height})
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
     assert page.complaints == []
 
 
-@pytest.mark.parametrize(("width", "height"), [(390, 844), (1400, 900)])
-@pytest.mark.parametrize("name", PAGES)
-def test_a_page_fits_phone_and_desk(visit, name, width, height):
-    page = visit(name, width=width, height=height)
-    assert page.evaluate("document.documentElement.scrollWidth") <= width
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("name", ["intro.html", "notebooks/04_nt_xent.html"])
+def test_a_page_begins_in_the_theme_and_width_of_the_reader(visit, name, scheme):
+    page = visit(name, scheme=scheme, width=390, height=844)
+    assert page.locator("html").get_attribute("data-theme") == scheme
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    assert page.complaints == []
 
 
 def test_the_book_is_light():
@@ -212,15 +218,6 @@ def test_search_finds_a_word_without_a_server(visit):
     page.goto(page.url + "?q=licences")
     until(page, "document.querySelectorAll('#search-results li').length > 0")
     assert "Data and licences" in page.locator("#search-results").inner_text()
-
-
-def test_a_solution_unfolds(visit):
-    pages = [name for name in PAGES if name.startswith("notebooks/")]  # each has exercises
-    for name in pages:
-        page = visit(name)
-        fold = page.locator(".bd-article details:not(.hide)").first
-        fold.locator("summary").click()
-        assert fold.locator("p").first.is_visible()
 
 
 class Quietly(SimpleHTTPRequestHandler):
