@@ -35,8 +35,10 @@ BIN = VENV / ("Scripts" if os.name == "nt" else "bin")
 PYTHON = BIN / ("python.exe" if os.name == "nt" else "python")
 STAMP = VENV / ".acl-installed"
 SPEC = ".[book,test]"
-# the whole suite; a file of tests stays with one worker, as a notebook does with its kernel
-WORKERS = ["-n", "auto", "--maxprocesses=4", "--dist=loadfile"]
+# The whole suite: one worker more than there are cores, as many tests wait for a browser or another
+# process. A file stays with one worker, as a notebook does with its kernel.
+WORKERS = ["-n", str(min(4, 1 + (os.cpu_count() or 1))), "--dist=loadfile"]
+WORKERS += ["--no-loadscope-reorder"]  # tests/conftest.py orders them
 # for this machine alone: an option that names another address as well is refused by Jupyter
 LAB = ["--ip=127.0.0.1", "--ServerApp.identity_provider_class=acl_lib.lab.AlwaysAsks"]
 FOLDERS = {"ACL_DATA": "data", "ACL_CACHE": "cache", "ACL_RUNS": "runs"}

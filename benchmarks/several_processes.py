@@ -27,6 +27,8 @@ from acl_lib.experiments import new_network
 from acl_lib.training import KeyMemory, MoCoStep, SimCLRStep, seed_everything
 
 RECORD = Path(__file__).parents[1] / "book" / "results" / "benchmark_several_processes.json"
+# where it can be had, processes are forked from one that has imported everything
+START = "forkserver" if "forkserver" in mp.get_all_start_methods() else "spawn"
 LOSSES = {
     "NT-Xent": LossConfig(),
     "ACL": LossConfig(alpha=0.3),
@@ -89,7 +91,8 @@ def work(rank: int, processes: int, threads: int, options, folder: str) -> None:
 
 def ask(processes: int, threads: int, options) -> dict:
     with tempfile.TemporaryDirectory() as folder:
-        mp.spawn(work, (processes, threads, options, folder), nprocs=processes)
+        given = (processes, threads, options, folder)
+        mp.start_processes(work, given, nprocs=processes, start_method=START)
         return torch.load(f"{folder}/found.pt", weights_only=True)
 
 
@@ -102,6 +105,7 @@ def main():
     parser.add_argument("--out", type=Path, default=RECORD)
     options = parser.parse_args()
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    mp.set_forkserver_preload(["acl_lib.experiments"])
     ways = {"one": (1, 1), "one, two threads": (1, 2), "two": (2, 1)}
     turns = [{way: ask(*how, options) for way, how in ways.items()} for _ in range(options.rounds)]
     rows = []

@@ -7,7 +7,7 @@ gap. Left out: what a test of a browser or of another process alone would see. S
 checked, so that a wrong type of None is no reason. Needs a system that can fork; goes on where it
 was interrupted.
 
-    python benchmarks/stubs.py [--only records]
+    python benchmarks/stubs.py [--sample 100]
 """
 
 import argparse
@@ -15,6 +15,7 @@ import importlib
 import inspect
 import json
 import os
+import random
 import re
 import resource
 from collections.abc import Iterator
@@ -29,6 +30,7 @@ ROOT = HERE.parent
 RECORD = ROOT / "book/results/stubs.json"
 EXPLAINED = HERE / "mutants_explained.json"
 PROGRESS = ROOT / "cache/stubs.jsonl"
+SEED = 0
 LIMIT = 150  # CPU seconds; a function that keeps its tests busy for longer is noticed
 # tests that start processes, a browser or minutes of training see no stub of this process
 OTHERS = re.compile(r"browser|test_(sweeps|faults|same_again|classroom|run|fuzz_audio)\.py")
@@ -122,15 +124,16 @@ def tried(files: list[Path], word: str, failing: set[str], stub: FunctionType | 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", help="functions whose dotted name holds this word")
-    only = parser.parse_args().only
+    parser.add_argument("--sample", type=int, help="so many functions, drawn; default: all")
+    sample = parser.parse_args().sample
     PROGRESS.parent.mkdir(exist_ok=True)
     lines = PROGRESS.read_text().splitlines() if PROGRESS.exists() else []
     known = {line["name"]: line for line in map(json.loads, lines)}
     baseline: dict[Path, set[str]] = {}
-    functions = dict(public())
+    every = list(public())
+    functions = dict(random.Random(SEED).sample(every, len(every))[:sample])
     for name, function in functions.items():
-        if name in known or (only and only not in name):
+        if name in known:
             continue
         by, tests = "", files_for(name)
         for file in tests:
@@ -143,12 +146,14 @@ def main() -> None:
         with PROGRESS.open("a") as log:
             log.write(json.dumps(known[name]) + "\n")
         print(name, by or "NOT NOTICED", flush=True)
-    if only:
-        return
+    from acl_lib.statistics import wilson_interval
+
     explained = json.loads(EXPLAINED.read_text()).get("stubs", {})
     lost = [name for name in functions if not known[name]["by"]]
     why = [{"name": name, "why": explained.get(name, "not explained")} for name in lost]
-    found = {"functions": len(functions), "noticed": len(functions) - len(lost)}
+    noticed = len(functions) - len(lost)
+    found = {"seed": SEED, "functions_in_all": len(every), "functions": len(functions)}
+    found |= {"noticed": noticed, "wilson_95": list(wilson_interval(noticed, len(functions)))}
     write_record(RECORD, {**found, "not_noticed": why})
     print(found)
 

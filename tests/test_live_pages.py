@@ -9,6 +9,7 @@ import os
 
 import nbformat
 import pytest
+from IPython.core.interactiveshell import InteractiveShell
 from ipywidgets import DOMWidget
 
 from acl_lib.origins import Names
@@ -55,12 +56,9 @@ def test_an_explorer_of_a_page_is_a_widget_in_jupyterlab(path, at, monkeypatch):
     if CACHE:
         monkeypatch.setenv("ACL_CACHE", CACHE)
     monkeypatch.chdir(SOURCES)
-    *before, cell = leading_to(code_of(path), at)
-    names = {}
-    for source in before:
-        exec(compile(source, path.name, "exec"), names)
-    *most, shown = ast.parse(cell).body
-    exec(compile(ast.Module(most, []), path.name, "exec"), names)
-    widget = eval(compile(ast.Expression(shown.value), path.name, "eval"), names)
-    assert isinstance(widget, DOMWidget)
-    widget.close()
+    shell = InteractiveShell()
+    for source in leading_to(code_of(path), at):
+        ran = shell.run_cell(source)
+        ran.raise_error()
+    assert isinstance(ran.result, DOMWidget)
+    ran.result.close()

@@ -175,7 +175,10 @@ def of_two(tmp_path_factory):
     before, training.CHECKPOINT_SECONDS = training.CHECKPOINT_SECONDS, 0.0
     interrupted(root / "of_one.resume")
     training.CHECKPOINT_SECONDS = before
-    mp.spawn(process, (root, f"file://{root / 'meet'}"), nprocs=2)
+    mp.set_forkserver_preload(["acl_lib.experiments"])  # both are forked from one that has it
+    start = "forkserver" if "forkserver" in mp.get_all_start_methods() else "spawn"
+    meet = f"file://{root / 'meet'}"
+    mp.start_processes(process, (root, meet), nprocs=2, start_method=start)
     return [torch.load(root / f"{rank}.pt", weights_only=True) for rank in range(2)]
 
 
