@@ -49,7 +49,7 @@ class HowFar:
 
 # What another number of threads, another version or another machine may change. Points: twice the
 # half of a 95 % interval of 400 clips at 70 %. Answers are told, not judged. The others were set
-# after the first record that was made again on another kind of processor.
+# after the first two records that were made again on another kind of processor.
 TOLERANCE = HowFar(points=9.0, answers=math.inf, first_loss=0.02, loss=0.2, geometry=0.25)
 
 

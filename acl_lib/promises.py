@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-NAMES = "faults fuzz_audio mutants classroom notebooks reproduced provenance".split()
+NAMES = "faults fuzz_audio mutants stubs suite classroom notebooks reproduced provenance".split()
 JOBS = {"prepare": "preparing", "train": "training", "sweep": "sweeping", "book": "a book"}
 
 
@@ -82,6 +82,21 @@ def _mutants(record: dict) -> str:
         f"{name} {row['killed']} of {row['mutants']} (drawn from {row['mutants_in_all']}; "
         f"{row['wilson_95'][0]:.0%} to {row['wilson_95'][1]:.0%})"
         for name, row in record["modules"].items()
+    )
+
+
+def _stubs(record: dict) -> str:
+    low, high = record["wilson_95"]
+    return (
+        f"{record['noticed']} of {record['functions']} functions and methods (drawn from "
+        f"{record['functions_in_all']}; {low:.0%} to {high:.0%})"
+    )
+
+
+def _suite(record: dict) -> str:
+    return (
+        f"{record['passed']:,} passed in {record['wall_seconds'] / 60:.1f} minutes on "
+        f"{record['cores']} cores"
     )
 
 
@@ -261,6 +276,20 @@ PROMISES = (
         "benchmarks/mutants.py tests/test_benchmarks.py",
         "mutants",
         _mutants,
+    ),
+    Promise(
+        KEPT,
+        "a public function that does nothing makes a test fail",
+        "benchmarks/stubs.py tests/test_benchmarks.py",
+        "stubs",
+        _stubs,
+    ),
+    Promise(
+        KEPT,
+        "with the book built, all tests take less than ten minutes",
+        "benchmarks/suite.py tests/test_benchmarks.py",
+        "suite",
+        _suite,
     ),
     Promise(
         KEPT,

@@ -97,7 +97,8 @@ def test_records_of_a_corpus_that_is_not_there_say_so(three, monkeypatch):
     assert set(rows(three[0]).values()) == {"no corpus"}
 
 
-def test_every_record_of_the_book_has_a_row_and_none_is_beyond_tolerance():
+def test_every_record_of_the_book_has_a_row_and_no_result_is_beyond_tolerance():
+    """Losses on the way may be, and are then counted so; a score that moved as far would tell."""
     told = json.loads((RESULTS / FILE).read_text())
     runs = {}
     for path in RESULTS.rglob("*.json"):
@@ -106,7 +107,9 @@ def test_every_record_of_the_book_has_a_row_and_none_is_beyond_tolerance():
             runs[path.relative_to(RESULTS).as_posix()] = path
     assert set(told) == set(runs), "acl reproduce book/results --budget 0 mends the rows"
     for name, row in told.items():
-        assert row["outcome"] in OUTCOMES and row["outcome"] != "beyond tolerance", (name, row)
-        assert ("code" in row) == (row["outcome"] in OUTCOMES[:2]), (name, row)
+        assert row["outcome"] in OUTCOMES, (name, row)
+        assert ("code" in row) == (row["outcome"] in OUTCOMES[:3]), (name, row)
         if "how_far" in row:
-            assert HowFar(**row["how_far"]).within(TOLERANCE), name
+            far = HowFar(**row["how_far"])
+            assert far.within(TOLERANCE) == (row["outcome"] == "within tolerance"), name
+            assert far.points <= TOLERANCE.points, name

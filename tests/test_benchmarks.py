@@ -276,6 +276,13 @@ def test_a_batch_shared_by_two_processes(benchmark, tmp_path, monkeypatch):
         assert row["one"]["ratio_to_one"] == 1 and row["two"]["ms"] > 0
 
 
+def test_what_pytest_counts_is_read(benchmark):
+    counted = benchmark("suite").counted
+    line = "2 failed, 4225 passed, 1 skipped, 2 warnings in 1502.64s (0:25:02)"
+    assert counted(line) == {"failed": 2, "passed": 4225, "skipped": 1}
+    assert counted("1 passed, 3 errors in 3.1s") == {"passed": 1, "errors": 3}
+
+
 # --- mutants
 
 SMALL = '''"""A text with 1 number."""
@@ -327,6 +334,51 @@ def test_a_mutant_reaches_functions_that_others_hold_already(benchmark, tmp_path
     assert seen["clipped: low=0 -> low=1"] == "need more than 1"
     assert seen["clipped: return min(x, LIMIT) -> return max(x, LIMIT)"] == (3, 9)
     assert seen["clipped: return min(x, LIMIT) -> return None"] == (None, None)
+
+
+def test_a_function_that_does_nothing_is_noticed_where_a_test_asks_for_more(
+    benchmark, tmp_path, monkeypatch
+):
+    stubs = benchmark("stubs")
+    (tmp_path / "plain_functions.py").write_text(
+        "def doubled(x, by=2):\n    return by * x\n\n\ndef unseen(x):\n    return x\n\n\n"
+        "class A:\n    def f(self):\n        return 1\n\n\n"
+        "class B(A):\n    def f(self):\n        return 1 + super().f()\n"
+    )
+    test = tmp_path / "test_plain_functions.py"
+    test.write_text(
+        "from plain_functions import B, doubled\n\ndef test_no():\n    assert 0\n\n"
+        "def test_doubled():\n    assert doubled(2) == 4\n\n"
+        "def test_f():\n    assert B().f() == 2\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    plain = importlib.import_module("plain_functions")
+    monkeypatch.setattr(stubs, "ROOT", tmp_path)
+    (failing,) = stubs.tried([test], "none", set(), None)
+    assert failing.endswith("::test_no")
+    for word, function, noticed in (
+        ("doubled", plain.doubled, "test_doubled"),
+        ("f", plain.B.f, "test_f"),
+        ("unseen", plain.unseen, ""),
+    ):
+        found = stubs.tried([test], word, {failing}, function)
+        assert [name.rpartition("::")[2] for name in found] == ([noticed] if noticed else [])
+    assert plain.doubled(2) == 4  # all that happened elsewhere
+    del sys.modules["plain_functions"]
+
+
+def test_public_functions_are_found_with_those_inside_classes(benchmark):
+    names = dict(benchmark("stubs").public())
+    assert {"acl_lib.losses.nt_xent", "acl_lib.records.Record.read"} <= set(names)
+    assert not [name for name in names if name.rpartition(".")[2].startswith("_")]
+
+
+def test_every_stub_that_is_not_noticed_is_explained():
+    told = json.loads((FOLDER.parent / "book/results/stubs.json").read_text())
+    explained = json.loads((FOLDER / "mutants_explained.json").read_text())["stubs"]
+    assert told["noticed"] == told["functions"] - len(told["not_noticed"])
+    for row in told["not_noticed"]:
+        assert row["why"] == explained[row["name"]], row["name"]
 
 
 def test_every_mutant_that_lives_is_explained_and_few_do():

@@ -372,6 +372,14 @@ def test_error_rates_are_paired_by_arm_and_by_condition(write):
     assert pair["difference"] == pytest.approx(gaps.mean().item())
     assert pair["interval"] == ends(gaps, 0.9)
 
+    gains = found.gains("one", over="interval", confidence=0.9)
+    assert list(gains) == ["with", "warm"]  # the arms but the baseline
+    for arm, gain in gains.items():
+        gaps = gap((arm, "one"), ("without", "one"))
+        assert gain[0] == pytest.approx(gaps.mean().item()) and gain[1:] == ends(gaps, 0.9)
+    low, high = found.gains("one")["warm"][1:]
+    assert [low, high] == pytest.approx(found.pair("warm", "one")["seed_interval"])
+
     halves = found.with_reader("cosine_z").pair("warm", "one", against="with")
     assert halves["difference"] == pytest.approx(pair["difference"] / 2)
     assert found.grid.reader == "cosine"
