@@ -20,6 +20,7 @@ from .datasets import CorpusNotFoundError
 from .experiments import code_fingerprint, reproduce
 from .grids import label
 from .records import Difference, Record
+from .repeated import is_current
 from .whole import write_whole
 
 FILE = "reproduced.json"  # in the folder whose records it tells of
@@ -131,7 +132,8 @@ def reproduce_folder(
     """Make again what a budget affords of the records in a folder, and write down how far off.
 
     `reproduced.json` in that folder has a row for every record from the first moment on. Rows of
-    today's code and of records that are as they were stay, so that the same command goes on.
+    today's code and of records that are as they were stay, so that the same command goes on. A row
+    is `current` where today's code is known to give the record's numbers (`repeated.is_current`).
 
     Args:
         budget: CPU seconds, by what the records say they cost.
@@ -149,6 +151,7 @@ def reproduce_folder(
         row |= {"cpu_seconds": round(record.cost["cpu_seconds"]), "digest": digest(record)}
         kept = old.get(name, {})
         rows[name] = kept if kept.get("digest") == row["digest"] else row
+        rows[name]["current"] = is_current(record, now)
         if "how_far" in rows[name]:  # judged by today's tolerance
             near = HowFar(**rows[name]["how_far"]).within(TOLERANCE)
             rows[name]["outcome"] = f"{'within' if near else 'beyond'} tolerance"
@@ -158,7 +161,7 @@ def reproduce_folder(
         name, cost = record.path.relative_to(folder).as_posix(), record.cost["cpu_seconds"]
         if rows[name].get("code") == now or cost > budget:
             continue
-        row = {k: rows[name][k] for k in ("cpu_seconds", "digest")}
+        row = {k: rows[name][k] for k in ("cpu_seconds", "digest", "current")}
         if record.recipe.corpus in absent or record.cost["kind"] != "cpu":
             row["outcome"] = "no corpus" if record.recipe.corpus in absent else "not afforded"
         else:

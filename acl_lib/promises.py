@@ -126,7 +126,12 @@ def _reproduced(record: dict) -> str:
     far = [row["how_far"] for row in record.values() if "how_far" in row]
     points = max((row["points"] for row in far), default=0.0)
     listed = ", ".join(f"{n} {outcome}" for outcome, n in count.most_common())
-    return f"{len(record)} records: {listed}; those made again at most {points:.1f} points off"
+    current = sum(row["current"] for row in record.values())
+    return (
+        f"{len(record)} records: {listed}; those made again at most {points:.1f} points off. "
+        f"{current} are of today's code, or of older code of which a record of the same method was "
+        f"repeated by today's to the last digit"
+    )
 
 
 def _provenance(record: dict) -> str:

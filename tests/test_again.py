@@ -11,8 +11,10 @@ from acl_lib import again
 from acl_lib.again import FILE, OUTCOMES, TOLERANCE, HowFar, how_far, outcome, reproduce_folder
 from acl_lib.config import recipe
 from acl_lib.datasets import CorpusNotFoundError
+from acl_lib.experiments import code_fingerprint
 from acl_lib.publish import RESULTS
 from acl_lib.records import Record, differences
+from acl_lib.repeated import is_current
 
 
 def record(path, *, cost=1.0, code="now", **settings):
@@ -70,10 +72,12 @@ def rows(folder):
     return {n: row["outcome"] for n, row in json.loads((folder / FILE).read_text()).items()}
 
 
-def test_a_budget_buys_what_it_can_and_every_record_has_a_row(three):
+def test_a_budget_buys_what_it_can_and_every_record_has_a_row(three, monkeypatch):
     folder, made = three
+    monkeypatch.setattr(again, "is_current", lambda record, now: record.recipe.seed == 1)
     assert [name for name, _ in reproduce_folder(folder, budget=15)] == ["a0.json"] == made
     assert rows(folder) == {"a0.json": "exact", "a1.json": OUTCOMES[3], "b0.json": OUTCOMES[3]}
+    assert [row["current"] for row in again.read_rows(folder).values()] == [False, True, False]
 
 
 def test_the_same_command_goes_on_with_one_of_each_kind_first(three):
@@ -106,7 +110,9 @@ def test_every_record_of_the_book_has_a_row_and_no_result_is_beyond_tolerance():
         if isinstance(values, dict) and {"recipe", "cost"} <= set(values):
             runs[path.relative_to(RESULTS).as_posix()] = path
     assert set(told) == set(runs), "acl reproduce book/results --budget 0 mends the rows"
+    now = code_fingerprint()
     for name, row in told.items():
+        assert row["current"] == is_current(Record.read(runs[name]), now), "as above"
         assert row["outcome"] in OUTCOMES, (name, row)
         assert ("code" in row) == (row["outcome"] in OUTCOMES[:3]), (name, row)
         if "how_far" in row:

@@ -29,7 +29,7 @@ TABLE = {
     },
     "grids": {"config", "records", "statistics"},
     "repeated": {"records", "whole"},
-    "again": {"datasets", "experiments", "grids", "records", "whole"},
+    "again": {*"datasets experiments grids records repeated whole".split()},
     "sweeps": {"datasets", "experiments", "grids", "repeated"},
     "ledger": {"experiments", "grids", "records", "repeated", "whole"},
     "released": {"datasets"},
