@@ -1,11 +1,11 @@
 """Is every public function tested? Each is made to do nothing, one at a time, and its tests run.
 
 A function or method that returns None at once is noticed if a test fails, in a forked process of
-its own, where nothing is imported again. The tests are those of its module and those that name it;
-tests that name it run first. What is not noticed is explained in `mutants_explained.json`, or is a
-gap. Left out: what a test of a browser or of another process alone would see. Signatures are not
-checked, so that a wrong type of None is no reason. Needs a system that can fork; goes on where it
-was interrupted.
+its own, where nothing is imported again. The tests are those of its module, those that name it, and
+those of modules that do; in a file, tests that name it run first. What is not noticed is explained
+in `mutants_explained.json`, or is a gap. Left out: what a test of a browser or of another process
+alone would see. Signatures are not checked, so that a wrong type of None is no reason. Needs a
+system that can fork; goes on where it was interrupted.
 
     python benchmarks/stubs.py [--sample 100]
 """
@@ -70,12 +70,17 @@ def method():
 
 
 def files_for(name: str) -> list[Path]:
-    """Files of tests that may notice: those of the module, then those that name the function."""
+    """Files of tests that may notice: of the module, naming the function, of modules that do."""
     parts = name.split(".")
     word = re.compile(rf"\b{parts[-1]}\b")
     tests = [p for p in sorted((ROOT / "tests").glob("test_*.py")) if not OTHERS.search(str(p))]
     own = [p for p in tests if p.stem.removeprefix("test_") in parts]
-    return own + [p for p in tests if p not in own and word.search(p.read_text("utf-8"))]
+    named = [p for p in tests if word.search(p.read_text("utf-8"))]
+    callers = {
+        p.stem for p in (ROOT / "acl_lib").rglob("*.py") if word.search(p.read_text("utf-8"))
+    }
+    theirs = [p for p in tests if p.stem.removeprefix("test_") in callers]
+    return list(dict.fromkeys([*own, *named, *theirs]))
 
 
 class Order:
