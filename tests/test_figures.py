@@ -108,6 +108,21 @@ def test_a_figure_is_left_open_nowhere():
     assert plt.get_fignums() == []
 
 
+def test_log_mels_share_a_scale_and_no_empty_picture_is_left():
+    mels = [torch.arange(12.0).view(3, 4) + 10 * k for k in range(3)]
+    figure = figures.log_mels(mels, ["one", "two", "three"], columns=2, seconds_per_frame=0.5)
+    *axes, bar = figure.axes
+    assert [axis.get_title() for axis in axes] == ["one", "two", "three"]
+    for axis, mel in zip(axes, mels, strict=True):
+        (image,) = axis.images
+        assert (image.get_array() == mel.numpy()).all() and image.origin == "lower"
+        assert image.get_extent() == [0, 2.0, 0, 3]  # seconds, bands
+        assert image.get_clim() == (pytest.approx(0.22), 31)  # of all three
+    assert [axis.get_xlabel() for axis in axes] == ["", "time (s)", "time (s)"]
+    assert [axis.get_ylabel() for axis in axes] == ["mel band", "", "mel band"]
+    assert bar.get_ylabel() == "log10 power"
+
+
 def test_a_short_waveform_is_measured_in_milliseconds():
     wavs = {"long": torch.zeros(22_050), "short": torch.linspace(-1, 1, 661)}
     long, short = figures.waveforms(wavs, 22_050).axes
