@@ -73,7 +73,7 @@ def log_mels(
         axis.set_ylabel("mel band")
     for axis in axes.flat[max(0, len(mels) - columns) : len(mels)]:
         axis.set_xlabel("time (s)")
-    figure.colorbar(image, ax=axes, label="log10 power", shrink=0.8)
+    figure.colorbar(image, ax=figure.axes, label="log10 power", shrink=0.8)  # without the removed
     return figure
 
 
