@@ -57,3 +57,12 @@ def test_what_the_records_must_say():
     assert FOUND["classroom"]["failed"] == 0 and FOUND["classroom"]["kernels_alive"] == 30
     assert FOUND["classroom"]["peak_gb"] < 24
     assert FOUND["provenance"]["without_a_source"] == 0
+
+
+def test_the_memory_of_a_class_is_what_was_there_after_each_students_last_page():
+    rows = [
+        {"student": 1, "notebook": "a", "total_gb": 1.0},
+        {"student": 1, "notebook": "b", "total_gb": 1.5},
+        {"student": 2, "notebook": "a", "total_gb": 2.0},
+    ]
+    assert promises.memory_of_class({"rows": rows}) == ([1, 2], [1.5, 2.0])

@@ -18,6 +18,7 @@ from acl_lib.records import (
     paired,
     read_all,
     report,
+    results_table,
     score,
 )
 from acl_lib.statistics import mcnemar, paired_bootstrap, wilson_interval
@@ -244,3 +245,21 @@ def test_geometry_is_measured_between_the_first_and_the_last_patch_of_a_clip():
     assert got["tolerance"] == pytest.approx(tolerance, abs=1e-6)
     assert got["between_class_cosine"] == pytest.approx(sum(other) / 8, abs=1e-6)
     assert geometry(h[3:5], clip[3:5], y) == {}  # no clip with two patches
+
+
+def test_a_table_has_a_line_for_each_reader_of_each_representation():
+    got = {"accuracy": 0.8512, "interval": [0.81, 0.885], "balanced": 0.84, "n": 400}
+    got |= {"patch_weighted": 0.7, "folds": [0.8, 0.9]}
+    rows = {"linear": got, "knn": got | {"folds": [0.8]}}
+    table = results_table({"trained": rows, "untrained": {"linear": got}, "statistics": {}})
+    head, linear, knn, untrained = table.splitlines()
+    assert "95 % interval" in head and linear.startswith("trained encoder, linear probe ")
+    assert "85.12 %    81.0 to 88.5    84.00 %     70.00 %     400   80.0 90.0" in linear
+    assert knn.startswith("trained encoder, nearest neighbours") and knn.endswith("400   -")
+    assert untrained.startswith("untrained encoder, linear probe")
+    eer = {"eer": 0.215, "eer_interval": [0.19, 0.242], "min_dcf": 0.998, "trials": 19900}
+    eer |= {"min_dcf_interval": [0.9, 1.0], "speakers": 40}
+    voices = {"trained": {"cosine": eer}, "untrained": {}, "statistics": {}}
+    head, line = results_table(voices).splitlines()
+    assert "equal error" in head and line.startswith("trained encoder, cosine of h")
+    assert "21.50 %    19.0 to 24.2 %    0.998    0.900 to 1.000     19900         40" in line

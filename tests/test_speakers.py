@@ -1,6 +1,8 @@
 """Corpora of speakers: who is tested is never trained on; files in the layouts of the real ones."""
 
 import os
+import re
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -31,6 +33,18 @@ from acl_lib.verification import binned_scores
 @pytest.fixture(scope="module")
 def voices(tmp_path_factory):
     return SyntheticSpeakers.open(tmp_path_factory.mktemp("voices"), progress=False)
+
+
+def test_a_fingerprint_tells_voices_of_other_formulas_apart(voices, tmp_path):
+    """The folder is named by the code that made it; files and their lengths may be the same."""
+    shutil.copytree(voices.root, tmp_path / "other")
+    here = [
+        replace(c, path=tmp_path / "other" / c.path.relative_to(voices.root)) for c in voices.clips
+    ]
+    other = replace(voices, root=tmp_path / "other", clips=tuple(here))
+    assert [other.relative_path(c) for c in here] == [voices.relative_path(c) for c in voices.clips]
+    assert re.fullmatch("[0-9a-f]{16}", voices.fingerprint())
+    assert other.fingerprint() != voices.fingerprint() == voices.fingerprint()
 
 
 def test_forty_speakers_train_and_forty_others_are_tested(voices):
