@@ -1,5 +1,6 @@
 """The map: what it counts, what its records hold, and the files that lie beside the page."""
 
+import base64
 import io
 import json
 import re
@@ -107,6 +108,11 @@ def test_the_files_beside_the_page_are_made_once(tiny_map, tmp_path):
     assert rate == 22_050 and 0.9 < len(sound) / rate < 1.2  # 1 s, and what the coder adds
     with Image.open(folder / "05.webp") as picture:
         assert picture.size == (50, 96)
+    told = media.addresses(corpus.clips[5])  # the same for a page with a kernel
+    for kind, address in {"mp3": told["sound"], "webp": told["picture"]}.items():
+        start, _, data = address.partition(";base64,")
+        assert start == {"mp3": "data:audio/mpeg", "webp": "data:image/webp"}[kind]
+        assert base64.b64decode(data) == (folder / f"05.{kind}").read_bytes()
     assert media.make_media(corpus, [0, 1, 5], folder) == 0
     (folder / "01.mp3").unlink()
     assert media.make_media(corpus, [0, 1, 5], folder) == 1

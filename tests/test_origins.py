@@ -50,6 +50,7 @@ def rests(*cells, modules=()):
         (['x = load("a")', "def f(x):\n    return x", "f(1)"], []),
         (['x = load("a")', "def f(k):\n    return x[k]", "f(1)"], [A]),
         (['x = load("a")', "f = lambda x: x", "f(1)"], []),
+        (['x = load("a")', "f = lambda k: x[k]", "f(1)"], [A]),
         (['x, y = load("a"), load("b")', "x"], [A, B]),  # one statement: it is not told apart
         (['x = load("a")\ny = load("b")', "x"], [A]),
         (['x = load("a")\nz = load("b")', "z + x"], [B, A]),
