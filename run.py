@@ -78,6 +78,8 @@ def install(cpu: bool, newest: bool) -> None:
     made |= {"newest": True} if newest else {}
     if known == {"made": made, "spec": spec}:
         return
+    if VENV.is_symlink():  # what would be cleared is somebody else's
+        sys.exit(f"{VENV} is a link: name that place by ACL_VENV if it is this project's own")
     print(f"Installing into {VENV} (once; some minutes, up to 6 GB)", flush=True)
     # another Python, PyTorch or folder cannot be reached by installing on top
     anew = ["--clear"] if known and known["made"] != made else []

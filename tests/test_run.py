@@ -62,6 +62,17 @@ def test_the_second_run_installs_nothing(machine):
     assert machine("setup") == (0, [])
 
 
+def test_an_environment_behind_a_link_is_never_cleared(machine):
+    other = machine.folder / "of another project"
+    (other / "bin").mkdir(parents=True)
+    stamp = {"made": {"python": [3, 11], "cpu": False, "root": "elsewhere"}, "spec": None}
+    (other / ".acl-installed").write_text(json.dumps(stamp))
+    (machine.folder / ".venv").symlink_to(other)
+    code, calls = machine("setup")
+    assert ".venv is a link: name that place by ACL_VENV" in code
+    assert calls == [] and (other / "bin").is_dir()
+
+
 @pytest.mark.parametrize("name", ["pyproject.toml", "constraints.txt"])
 def test_changed_requirements_are_installed_on_top(machine, name):
     machine("setup")
