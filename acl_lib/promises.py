@@ -87,9 +87,12 @@ def _mutants(record: dict) -> str:
 
 def _stubs(record: dict) -> str:
     low, high = record["wilson_95"]
+    lost = record["not_noticed"]
+    mended = sum("since" in row["why"] for row in lost)
     return (
-        f"{record['noticed']} of {record['functions']} functions and methods (drawn from "
-        f"{record['functions_in_all']}; {low:.0%} to {high:.0%})"
+        f"noticed: {record['noticed']} of {record['functions']} functions and methods (drawn from "
+        f"{record['functions_in_all']}; {low:.0%} to {high:.0%}); {mended} of the {len(lost)} others "
+        f"have a test since"
     )
 
 
