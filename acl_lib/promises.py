@@ -91,8 +91,8 @@ def _stubs(record: dict) -> str:
     mended = sum("since" in row["why"] for row in lost)
     return (
         f"noticed: {record['noticed']} of {record['functions']} functions and methods (drawn from "
-        f"{record['functions_in_all']}; {low:.0%} to {high:.0%}); {mended} of the {len(lost)} others "
-        f"have a test since"
+        f"{record['functions_in_all']}; {low:.0%} to {high:.0%}); {mended} of the "
+        f"{len(lost)} others have a test since"
     )
 
 
