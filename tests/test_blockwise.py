@@ -169,7 +169,7 @@ def test_large_batches_are_taken_in_tiles_without_being_told(rows, monkeypatch):
     ("form", "rows", "most"),
     [("nt_xent_angular", 16384, 200), ("angular_margin", 8192, 130), ("supcon", 8192, 130)],
 )
-def test_16384_rows_of_512_take_less_than_200_mb(form, rows, most):
+def test_tiles_of_many_rows_of_512_take_little_memory(form, rows, most):
     """Half of them a little more than half: the record has all forms at 16,384."""
     call = [form, "tiles", "tight", str(rows), "512"]
     told = subprocess.run(
