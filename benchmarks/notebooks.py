@@ -18,7 +18,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import nbformat
-from processes import Watch, family, memory_mb, total_mb
+from processes import Watch, arguments, family, memory_mb, total_mb
 from timing import write_record
 
 from acl_lib import publish
@@ -34,9 +34,12 @@ def ended_cpu_seconds() -> float:
 
 
 def kernels_mb(others: set[int]) -> dict[str, float]:
-    """Of the processes below this one but `others`; the kernel counts with its own peak."""
+    """Of the processes below this one but `others`; the kernel counts with its own peak.
+
+    Empty until the kernel runs a program of its own: before that it is this process once more.
+    """
     below = [process for process in family(os.getpid())[1:] if process not in others]
-    if not below:
+    if not below or arguments(below[0]) in ([], arguments(os.getpid())):
         return {}
     kernel, *further = below
     return {

@@ -44,6 +44,14 @@ def family(pid: int) -> list[int]:
         return []
 
 
+def arguments(pid: int) -> list[str]:
+    """The words that a process was started with; empty when it has ended."""
+    try:
+        return psutil.Process(pid).cmdline()
+    except (psutil.NoSuchProcess, psutil.ZombieProcess):
+        return []
+
+
 def total_mb(pids: Iterable[int], what: str) -> float:
     return sum(memory_mb(pid)[what] for pid in pids)
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import re
 import subprocess
 import sys
@@ -65,6 +66,21 @@ def test_a_watch_keeps_the_most_of_every_answer(benchmarks):
     with watch:
         watch.look(), watch.look()
     assert watch.most == {"a": 4, "b": -3}
+
+
+@linux
+def test_a_kernel_counts_from_its_own_program_on(benchmarks, monkeypatch):
+    """Just forked, it shares the memory of the process that starts it, however much that is."""
+    module = benchmarks("notebooks")
+    own = os.getpid()
+    monkeypatch.setattr(module, "family", lambda pid: [pid, own])
+    assert module.memory_mb(own)["peak"] > 50 and module.kernels_mb(set()) == {}
+    with subprocess.Popen(["sleep", "60"]) as other:
+        monkeypatch.setattr(module, "family", lambda pid: [pid, other.pid])
+        while not (found := module.kernels_mb(set())):
+            assert other.poll() is None
+        other.kill()
+    assert 0 < found["peak_mb"] < 50
 
 
 @linux
