@@ -17,7 +17,7 @@ FLAGS = [
 ]
 
 # Text against the first painted ground below it.
-FAINT = """() => {
+FAINT = """within => {
   const light = ([r, g, b]) => [r, g, b].map(v => v / 255)
     .map(v => v <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4)
     .reduce((sum, v, i) => sum + v * [.2126, .7152, .0722][i], 0);
@@ -32,7 +32,7 @@ FAINT = """() => {
   const shown = element => element.checkVisibility({visibilityProperty: true}) &&
     element.getClientRects().length > 0;
   const words = element => [...element.childNodes].some(n => n.nodeType == 3 && n.data.trim());
-  return [...document.querySelectorAll('.bd-article *')].filter(e => words(e) && shown(e))
+  return [...document.querySelectorAll(`${within} *`)].filter(e => words(e) && shown(e))
     .filter(e => !e.closest('mjx-container, script, style')).map(e => {
       const style = getComputedStyle(e);
       const ink = rgba(e instanceof SVGElement ? style.fill : style.color);
@@ -51,12 +51,12 @@ def explorer(page, name):
     return found
 
 
-def faint(page, scheme):
+def faint(page, scheme, within=".bd-article"):
     """Texts that can hardly be read in a theme, which the page takes over from the system."""
     page.emulate_media(color_scheme=scheme)
     until(page, "scheme => document.documentElement.dataset.theme == scheme", scheme)
     page.add_style_tag(content="* { transition: none !important }")  # no colour half way
-    return page.evaluate(FAINT)
+    return page.evaluate(FAINT, within)
 
 
 def until(page, expression, argument=None):

@@ -56,7 +56,7 @@ def neighbours(found):
 
 
 def test_switching_the_map_moves_points_and_keeps_neighbours(opened):
-    page, found = opened(reduced_motion="reduce")
+    page, found = opened(motion="reduce")
     before, near = places(found), neighbours(found)
     choice(found, "map").select_option("PCA")
     assert places(found) != before and neighbours(found) == near
@@ -76,7 +76,7 @@ def test_points_travel_unless_less_motion_is_asked_for(opened):
     found.page.wait_for_timeout(1500)
     end = places(found)
     assert end != start
-    _, other = opened("#x=map&map=PCA&net=NT-Xent", reduced_motion="reduce")
+    _, other = opened("#x=map&map=PCA&net=NT-Xent", motion="reduce")
     assert places(other) == end
 
 

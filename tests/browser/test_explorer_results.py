@@ -2,7 +2,7 @@
 
 import re
 
-from browsing import FAINT, explorer
+from browsing import explorer
 
 PAGE = "notebooks/14_does_it_hold.html"
 
@@ -77,15 +77,3 @@ def test_a_sweep_without_the_measure_says_so_and_shows_its_like(visit):
     assert "by patches" in finding(results)
     assert results.locator("svg g[role=img]").count() == 11
     assert "README" in told(results)
-
-
-def test_numbers_can_be_read_in_both_themes(visit):
-    for scheme in ("light", "dark"):
-        for link in ("#x=results", "#x=results&view=curves"):
-            page = visit(PAGE, link, scheme=scheme)
-            explorer(page, "results")
-            texts = {found["text"] for found in page.evaluate(FAINT)}
-            shown = explorer(page, "results").locator("text, p, label").all_text_contents()
-            assert not [
-                t for t in texts if any(s.strip().startswith(t) for s in shown if s.strip())
-            ]

@@ -45,7 +45,7 @@ def test_a_link_brings_epoch_network_and_curve_back(visit):
 
 def test_play_goes_to_the_end_and_can_be_held(visit):
     """By a clock that the test turns: a busy machine would miss epochs."""
-    page = visit(PAGE)
+    page = visit(PAGE, alone=True)  # the tab keeps that clock
     page.clock.install()
     page.clock.pause_at(page.evaluate("Date.now()") + 1000)
     training = explorer(page, "training")
@@ -63,7 +63,7 @@ def test_play_goes_to_the_end_and_can_be_held(visit):
 
 
 def test_less_motion_means_the_last_epoch_at_once(visit):
-    page = visit(PAGE, reduced_motion="reduce")
+    page = visit(PAGE, motion="reduce")
     training = explorer(page, "training")
     training.get_by_role("button", name="Play").click()
     slider = training.get_by_role("slider", name="epoch")

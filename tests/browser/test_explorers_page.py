@@ -31,7 +31,8 @@ def test_each_link_opens_its_explorer_with_its_settings(visit):
                 assert float(back) == float(value), (href, key)
             except ValueError:
                 assert back == value, (href, key)
-        assert faint(page, "light") == [] and faint(page, "dark") == []
+        for scheme in ("light", "dark"):
+            assert faint(page, scheme, within="[data-explorer-asked]") == []
         assert page.complaints == []
 
 
