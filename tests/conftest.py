@@ -5,13 +5,18 @@ from pathlib import Path
 
 import jaxtyping
 import pytest
+from beartype import BeartypeConf
+from beartype.claw import beartype_packages
 from hypothesis import settings
 
-# Signatures are promises: each call that a test makes is checked. Not in acl_lib.datasets, whose
-# classes return Self, which beartype refuses on single methods.
+# Signatures are promises: each call that a test makes is checked, shapes where there are any.
 PACKAGE = Path(__file__).resolve().parents[1] / "acl_lib"
-MODULES = [f"acl_lib.{path.stem}" for path in PACKAGE.glob("*.py") if path.stem != "__init__"]
-jaxtyping.install_import_hook(MODULES, "beartype.beartype")
+SHAPES = [path.stem for path in PACKAGE.glob("*.py") if "jaxtyping" in path.read_text()]
+TYPES = {path.stem for path in PACKAGE.glob("*.py")} - {"__init__", *SHAPES} | {"datasets"}
+jaxtyping.install_import_hook([f"acl_lib.{name}" for name in SHAPES], "beartype.beartype")
+beartype_packages(  # many times as fast; an int is a float, as type checkers have it
+    [f"acl_lib.{name}" for name in TYPES], conf=BeartypeConf(is_pep484_tower=True)
+)
 
 # the same examples in every run: a change that fails is a change of the code
 settings.register_profile("same", derandomize=True, deadline=None)

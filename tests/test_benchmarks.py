@@ -125,7 +125,7 @@ def test_a_summary_adds_up(benchmark):
 def test_a_rehearsal_of_the_protocol(benchmark, tmp_path, name):
     module = benchmark("gpu_protocol")
     out = tmp_path / "record.json"
-    sizes = "--clips 40 --steps 2 --rounds 2 --warm-up 1 --width 8 --batch 8 --device cpu"
+    sizes = "--clips 20 --steps 2 --rounds 2 --warm-up 1 --width 8 --batch 8 --device cpu"
     module.main([*sizes.split(), "--recipes", name, "--out", str(out)])
     record = json.loads(out.read_text())
     (found,) = record["recipes"]

@@ -373,16 +373,16 @@ def test_unpack_asks_for_room_first(monkeypatch, tmp_path):
     assert names(tmp_path) == ["a.zip"]
 
 
-def test_an_archive_as_large_as_fsdnoisy18ks_passes_the_look():
+def test_an_archive_as_large_as_fsdnoisy18ks_passes_the_look(tmp_path):
     train = [entry(f"t/{i}.wav", file_size=1_200_000) for i in range(17_585)]
 
-    class Archive:  # of 13 GB, of which only the size is asked
-        def stat(self):
+    class Archive(type(tmp_path)):  # of 13 GB, of which only the size is asked
+        def stat(self, **options):
             return type("Size", (), {"st_size": 13_000_000_000})
 
     for member in train:
         member.orig_filename = member.filename
-    download._refuse_hostile(train, Archive(), free=10**11)
+    download._refuse_hostile(train, Archive("a.zip"), free=10**11)
 
 
 # --- whole corpora -----------------------------------------------------------------------------

@@ -76,11 +76,10 @@ def scheduler(place):
     file = place / "scheduler.json"
     options = {"cwd": place / "elsewhere", "env": environment(place), "stderr": subprocess.DEVNULL}
     dask = [sys.executable, "-m", "dask"]
-    where = ["--scheduler-file", str(file), "--no-dashboard", "--preload", "acl_lib.sweeps"]
-    processes = [
-        subprocess.Popen([*dask, *words, *where], **options)
-        for words in (("scheduler", "--host", "127.0.0.1:0"), ("worker", "--nthreads", "1"))
-    ]
+    where = ["--scheduler-file", str(file), "--no-dashboard"]
+    parts = ["scheduler", "--host", "127.0.0.1:0"], ["worker", "--nthreads", "1"]
+    parts[1].extend(["--preload", "acl_lib.sweeps"])
+    processes = [subprocess.Popen([*dask, *words, *where], **options) for words in parts]
     while not (file.exists() and file.read_text().endswith("}")):
         assert all(process.poll() is None for process in processes)
         time.sleep(0.1)
@@ -101,13 +100,19 @@ def write_grid(folder, place, *, arms="{alpha: [1, 0.5]}", seeds="[0, 1, 2]", se
     return path
 
 
+# What torchrun tells a sweep on each device. Its runs are not parts of one run for that: a run that
+# would be, and looked for its place among the others, would fail.
+TORCHRUN = {"TORCHELASTIC_RUN_ID": "x", "LOCAL_RANK": "none"}
+
+
 class Sweep:
-    """`acl sweep` in a process of its own."""
+    """`acl sweep` in a process of its own, as torchrun would start it."""
 
     def __init__(self, path, place, *words):
         command = [sys.executable, "-m", "acl_lib", "sweep", str(path), *words]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        self.process = subprocess.Popen(command, env=environment(place), **pipes)
+        env = environment(place) | TORCHRUN
+        self.process = subprocess.Popen(command, env=env, **pipes)
         self.said = ""
 
     def until(self, i):
@@ -474,27 +479,6 @@ def test_parts_share_a_grid_out(tmp_path, place, said):
         if line.startswith("  open ")
     ]
     assert sorted(names) == sorted(cell.name for cell in Grid.read(path).cells)
-
-
-def test_torchrun_may_start_a_sweep_on_each_device(tmp_path, place):
-    """What torchrun tells its processes would make a run wait for the other sweep to join it."""
-    records = tmp_path / "records"
-    sounds = place / "sounds" / "clips.csv"
-    (tmp_path / "one.yaml").write_text(
-        f"question: q\nrecipe: contrastive\nsettings: {{corpus: 'folder:{sounds}', {SETTINGS}}}\n"
-        f"arms: {{one: {{}}}}\nseeds: [0]\nrecords: {records}\n"
-    )
-    told = {"TORCHELASTIC_RUN_ID": "x", "RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2"}
-    told |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1", "ACL_RUNS": str(tmp_path / "runs")}
-    words = ["sweep", str(tmp_path / "one.yaml"), "--jobs", "1", "--devices", "cpu"]
-    subprocess.run(
-        [sys.executable, "-m", "acl_lib", *words],
-        env=environment(place) | told,
-        check=True,
-        timeout=200,
-    )
-    (record,) = records.rglob("*.json")
-    assert Record.read(record).cost["ranks"] == 1
 
 
 def test_a_worker_sees_one_device_counted_among_those_this_process_may_use(monkeypatch):
