@@ -11,11 +11,18 @@ from hypothesis import settings
 
 # Signatures are promises: each call that a test makes is checked, shapes where there are any.
 PACKAGE = Path(__file__).resolve().parents[1] / "acl_lib"
-SHAPES = [path.stem for path in PACKAGE.glob("*.py") if "jaxtyping" in path.read_text()]
-TYPES = {path.stem for path in PACKAGE.glob("*.py")} - {"__init__", *SHAPES} | {"datasets"}
-jaxtyping.install_import_hook([f"acl_lib.{name}" for name in SHAPES], "beartype.beartype")
+shapes, types = [], []
+for path in PACKAGE.rglob("*.py"):
+    name = ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts)
+    if path.stem == "__init__":
+        continue  # its name would be that of all modules in it
+    if "jaxtyping" not in path.read_text():
+        types.append(name)
+    elif path.parent == PACKAGE:  # deeper ones have Self, which beartype refuses on single methods
+        shapes.append(name)
+jaxtyping.install_import_hook(shapes, "beartype.beartype")
 beartype_packages(  # many times as fast; an int is a float, as type checkers have it
-    [f"acl_lib.{name}" for name in TYPES], conf=BeartypeConf(is_pep484_tower=True)
+    types, conf=BeartypeConf(is_pep484_tower=True)
 )
 
 # the same examples in every run: a change that fails is a change of the code

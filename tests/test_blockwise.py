@@ -169,7 +169,7 @@ def test_large_batches_are_taken_in_tiles_without_being_told(rows, monkeypatch):
 # a process for each form, forked from one that has imported what is measured
 MEMORY = """
 import json, multiprocessing, sys
-import large_batches
+import large_batches, torch._dynamo
 
 calls = [(form, "tiles", "tight", 8192, 512) for form in sys.argv[1:]]
 with multiprocessing.get_context("fork").Pool(1, maxtasksperchild=1) as pool:

@@ -3,6 +3,7 @@
 import io
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -182,7 +183,8 @@ class Tiny:
 
     def __init__(self, labels):
         self.clips = [
-            Clip(path=f"{n}.wav", label=label, source=str(n)) for n, label in enumerate(labels)
+            Clip(path=Path(f"{n}.wav"), label=label, source=str(n))
+            for n, label in enumerate(labels)
         ]
 
 

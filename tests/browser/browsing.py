@@ -22,12 +22,13 @@ FAINT = """within => {
     .map(v => v <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4)
     .reduce((sum, v, i) => sum + v * [.2126, .7152, .0722][i], 0);
   const rgba = colour => colour.match(/[\\d.]+/g).map(Number);
+  const known = new Map([[null, [255, 255, 255]]]);
   const ground = element => {
-    for (; element; element = element.parentElement) {
+    if (!known.has(element)) {
       const [r, g, b, a = 1] = rgba(getComputedStyle(element).backgroundColor);
-      if (a > .5) return [r, g, b];
+      known.set(element, a > .5 ? [r, g, b] : ground(element.parentElement));
     }
-    return [255, 255, 255];
+    return known.get(element);
   };
   const shown = element => element.checkVisibility({visibilityProperty: true}) &&
     element.getClientRects().length > 0;
