@@ -155,8 +155,24 @@ class Notebook:
         return self.run(number).locator(".jp-OutputArea-output").last.inner_text()
 
 
+def sent(server, what, **values):
+    """Ask Jupyter for something new; what it tells of it."""
+    headers = {"Authorization": f"token {server['token']}"}
+    request = urllib.request.Request(
+        f"{server['address']}/api/{what}", data=json.dumps(values).encode(), headers=headers
+    )
+    with urllib.request.urlopen(request, timeout=60) as reply:
+        return json.load(reply)
+
+
+@pytest.fixture(scope="module")
+def kernel(server):
+    """The id of one kernel for all notebooks: it imports torch once."""
+    return sent(server, "kernels")["id"]
+
+
 @pytest.fixture
-def lab(server, browser):
+def lab(server, browser, kernel):
     """Opens a new notebook with the given cells in JupyterLab."""
     contexts = []
 
@@ -165,7 +181,9 @@ def lab(server, browser):
             cells=[nbformat.v4.new_code_cell(cell) for cell in cells],
             metadata={"kernelspec": {"name": "python3", "display_name": "Python 3"}},
         )
-        nbformat.write(notebook, server["folder"] / f"{name}.ipynb")
+        file = f"{name}.ipynb"
+        nbformat.write(notebook, server["folder"] / file)
+        sent(server, "sessions", path=file, name=file, type="notebook", kernel={"id": kernel})
         contexts.append(browser.new_context(viewport={"width": 1280, "height": 1000}))
         contexts[-1].set_default_timeout(120_000)  # a busy machine is slow, not wrong
         expect.set_options(timeout=120_000)
@@ -177,7 +195,7 @@ def lab(server, browser):
                 page.elsewhere.append(request.url)
 
         page.on("request", on_request)
-        page.goto(f"{server['address']}/lab/tree/{name}.ipynb?token={server['token']}&reset")
+        page.goto(f"{server['address']}/lab/tree/{file}?token={server['token']}&reset")
         page.locator(".jp-Notebook .jp-CodeCell").first.wait_for()
         page.get_by_text("| Idle").wait_for()
         return Notebook(page)
