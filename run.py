@@ -35,9 +35,9 @@ BIN = VENV / ("Scripts" if os.name == "nt" else "bin")
 PYTHON = BIN / ("python.exe" if os.name == "nt" else "python")
 STAMP = VENV / ".acl-installed"
 SPEC = ".[book,test]"
-# The whole suite: one worker more than there are cores, as many tests wait for a browser or another
-# process. A file stays with one worker, as a notebook does with its kernel.
-WORKERS = ["-n", str(min(4, 1 + (os.cpu_count() or 1))), "--dist=loadfile"]
+# The whole suite: as many workers as there are cores; more would each import everything once more.
+# A file stays with one worker, as a notebook does with its kernel.
+WORKERS = ["-n", str(min(4, os.cpu_count() or 1)), "--dist=loadfile"]
 WORKERS += ["--no-loadscope-reorder"]  # tests/conftest.py orders them
 # for this machine alone: an option that names another address as well is refused by Jupyter
 LAB = ["--ip=127.0.0.1", "--ServerApp.identity_provider_class=acl_lib.lab.AlwaysAsks"]

@@ -720,22 +720,33 @@ import os, sys
 from pathlib import Path
 from acl_lib import features
 from acl_lib.datasets import AudioFolder
-features.SAVE_BYTES = int(sys.argv[3])
+
 class Killed(features.LogMel):
     def read(self, path):
-        if path.name == sys.argv[4]:
+        if path.name == at:
             os._exit(9)  # no handler, no cleaning up
         return super().read(path)
-corpus = AudioFolder.open(Path(sys.argv[1]), name="tiny")
-features.LogMelStore.build(corpus, Killed(), sys.argv[2], workers=1)
+
+clips, cache, *kills = sys.argv[1:]
+for kill in kills:
+    at, save_bytes = kill.split(":")
+    if not (child := os.fork()):
+        features.SAVE_BYTES = int(save_bytes)
+        corpus = AudioFolder.open(Path(clips), name="tiny")
+        features.LogMelStore.build(corpus, Killed(), cache, workers=1)
+        os._exit(0)
+    if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) != 9:
+        sys.exit(f"{at} was not met")
 """
 
 
-def killed(tmp_path, *, at: int, save_bytes: int) -> None:
-    """Build the store of `corpus` in another process that dies while it decodes a clip."""
-    arguments = [tmp_path / "sounds" / "clips.csv", tmp_path / "cache", save_bytes, f"{at:02d}.wav"]
-    command = [sys.executable, "-c", KILLED, *map(str, arguments)]
-    assert subprocess.run(command, check=False).returncode == 9
+def killed(tmp_path, *kills: str) -> None:
+    """Build the store of `corpus` in other processes, one after another.
+
+    Each dies while it decodes a clip: "07.wav:50" saves every 50 bytes until then.
+    """
+    folders = [tmp_path / "sounds" / "clips.csv", tmp_path / "cache"]
+    subprocess.run([sys.executable, "-c", KILLED, *map(str, folders), *kills], check=True)
     assert len(leftovers(tmp_path)) == 1
     assert not list((tmp_path / "cache").rglob("index.json"))
 
@@ -746,8 +757,7 @@ def test_a_killed_build_goes_on_where_it_stopped_to_the_same_bytes(tmp_path, dec
     with pytest.raises(UnreadableAudioError, match="1 of 12"):
         build(corpus, tmp_path / "whole")
     expected = content(tmp_path / "whole")
-    killed(tmp_path, at=7, save_bytes=1)
-    killed(tmp_path, at=11, save_bytes=50_000)  # and once more
+    killed(tmp_path, "07.wav:1", "11.wav:50000")
     decoded.clear()
     with pytest.raises(UnreadableAudioError, match="1 of 12"):  # the first process met it
         build(corpus, tmp_path)
@@ -830,7 +840,7 @@ def test_a_file_that_vanishes_while_a_store_is_made_leaves_no_trace_in_it(
 
 
 def test_taking_up_a_store_says_how_much_is_there(corpus, tmp_path, capsys):
-    killed(tmp_path, at=5, save_bytes=1)
+    killed(tmp_path, "05.wav:1")
     LogMelStore.build(corpus, LogMel(), tmp_path / "cache", progress=True)
     first = capsys.readouterr().err.strip().split("\r")[0]
     assert 0 < int(first.partition("/6")[0].rpartition(" ")[2]) < 6
