@@ -10,6 +10,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from contextlib import closing
 from pathlib import Path
 
 import nbformat
@@ -171,10 +172,17 @@ def kernel(server):
     return sent(server, "kernels")["id"]
 
 
+@pytest.fixture(scope="module")
+def context(browser):
+    """One for all notebooks: it has JupyterLab's own files after the first."""
+    with closing(browser.new_context(viewport={"width": 1280, "height": 1000})) as context:
+        context.set_default_timeout(120_000)  # a busy machine is slow, not wrong
+        yield context
+
+
 @pytest.fixture
-def lab(server, browser, kernel):
+def lab(server, context, kernel):
     """Opens a new notebook with the given cells in JupyterLab."""
-    contexts = []
 
     def open_notebook(name, *cells):
         notebook = nbformat.v4.new_notebook(
@@ -184,10 +192,8 @@ def lab(server, browser, kernel):
         file = f"{name}.ipynb"
         nbformat.write(notebook, server["folder"] / file)
         sent(server, "sessions", path=file, name=file, type="notebook", kernel={"id": kernel})
-        contexts.append(browser.new_context(viewport={"width": 1280, "height": 1000}))
-        contexts[-1].set_default_timeout(120_000)  # a busy machine is slow, not wrong
         expect.set_options(timeout=120_000)
-        page = contexts[-1].new_page()
+        page = context.new_page()
         page.elsewhere = []
 
         def on_request(request):
@@ -202,8 +208,8 @@ def lab(server, browser, kernel):
 
     yield open_notebook
     expect.set_options(timeout=5_000)
-    for context in contexts:
-        context.close()
+    for page in context.pages:
+        page.close()
 
 
 def test_only_who_has_the_token_comes_in(server):
