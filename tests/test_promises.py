@@ -53,6 +53,7 @@ def test_what_the_records_must_say():
     assert all(row["share"] >= 0.85 for row in FOUND["mutants"]["modules"].values())
     assert FOUND["stubs"]["functions"] >= 70
     assert FOUND["stubs"]["noticed"] / FOUND["stubs"]["functions"] >= 0.85
+    assert FOUND["suite"]["wall_seconds"] < 600 and not FOUND["suite"].get("failed")
     assert FOUND["classroom"]["failed"] == 0 and FOUND["classroom"]["kernels_alive"] == 30
     assert FOUND["classroom"]["peak_gb"] < 24
     assert FOUND["provenance"]["without_a_source"] == 0
